@@ -1,0 +1,1 @@
+//! Clients of the API: connections, shared informers, work queues, events, leader election.

@@ -1,0 +1,1 @@
+//! The Kubernetes API over HTTP, and the only user of the store.

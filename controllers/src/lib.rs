@@ -1,0 +1,1 @@
+//! The controllers, one folder each, each with a pure plan.

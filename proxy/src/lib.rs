@@ -1,0 +1,1 @@
+//! The Service proxy: pure rules and the backends that carry them out.

@@ -1,0 +1,1 @@
+//! CRI over gRPC: any endpoint as a runtime, and any runtime as an endpoint.
