@@ -157,6 +157,18 @@ impl Error {
         Self::build(path, ErrorType::Invalid, Some(&value.into()), detail)
     }
 
+    /// A value is malformed; `rendered` is the value as it stands in the message. For values whose JSON has an order of
+    /// fields that a [`Value`] does not keep.
+    pub fn invalid_rendered(path: &Path, rendered: &str, detail: &str) -> Self {
+        let mut error = Self::build(path, ErrorType::Invalid, None, detail);
+        error.body = format!("{}: {rendered}", ErrorType::Invalid.words());
+        if !detail.is_empty() {
+            error.body.push_str(": ");
+            error.body.push_str(detail);
+        }
+        error
+    }
+
     /// A value is of the wrong type.
     pub fn type_invalid(path: &Path, value: impl Into<Value>, detail: &str) -> Self {
         Self::build(path, ErrorType::TypeInvalid, Some(&value.into()), detail)

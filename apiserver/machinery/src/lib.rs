@@ -7,6 +7,11 @@
 //! Invariants: nothing panics on input from a client; every rejection says which field and why, in Kubernetes' words.
 
 pub mod field;
+pub mod metadata;
+pub mod names;
+pub mod quantity;
+pub mod selector;
 pub mod status;
+pub mod time;
 
 pub use status::{Reason, Status};
