@@ -4,6 +4,7 @@
 //! allocator, quota, the namespace's phase) is admission or a hook of the registry.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde_json::Value;
 use wherry_machinery::field::ErrorList;
@@ -100,6 +101,16 @@ pub trait Strategy: Send + Sync + 'static {
     /// Carry over from `old` what an update may not change.
     fn prepare_for_update(&self, _facts: &RequestFacts, _part: Part, _object: &mut Value, _old: &Value) {}
 
+    /// Whether a client that creates the object may set its status (Node).
+    fn keeps_status_at_creation(&self) -> bool {
+        false
+    }
+
+    /// Whether a deleted object stays until `spec.finalizers` is empty (Namespace).
+    fn is_finalized_by_spec(&self) -> bool {
+        false
+    }
+
     /// What is wrong with the name, in Kubernetes' words; by default it must be a DNS-1123 subdomain.
     fn validate_name(&self, name: &str) -> Vec<String> {
         wherry_machinery::names::dns1123_subdomain(name)
@@ -143,6 +154,22 @@ pub trait Strategy: Send + Sync + 'static {
     /// How to delete: `requested` is the client's `gracePeriodSeconds`.
     fn deletion(&self, _object: &Value, _requested: Option<u64>) -> Deletion {
         Deletion::Immediate
+    }
+
+    /// How long an object of this kind is kept after its last write; for ever by default.
+    fn time_to_live(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Whether `status` of a POST is kept (a Node registers with its status) instead of being cleared.
+    fn keeps_status_on_create(&self) -> bool {
+        false
+    }
+
+    /// What a DELETE stores instead of removing the object, for a kind whose objects hold on to themselves (a Namespace
+    /// with finalizers in its spec); `None` where only metadata decides.
+    fn held_at_deletion(&self, _object: &Value, _deletion_timestamp: &str) -> Option<Value> {
+        None
     }
 
     /// The cells of the object's row in the Table form, in the order of the kind's columns (data/table-columns).
