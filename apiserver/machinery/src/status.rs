@@ -88,7 +88,7 @@ pub struct Status {
     pub kind: String,
     /// Always `v1`.
     pub api_version: String,
-    /// Always an empty object.
+    /// Empty, but for [`ListMeta::continue_token`].
     #[serde(default)]
     pub metadata: ListMeta,
     /// `Success` or `Failure`.
@@ -107,9 +107,13 @@ pub struct Status {
     pub code: u16,
 }
 
-/// The (always empty) list metadata of a [`Status`].
+/// The list metadata of a [`Status`]: empty but for a list that cannot go on at its revision.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ListMeta {}
+pub struct ListMeta {
+    /// The token with which to go on all the same.
+    #[serde(default, rename = "continue", skip_serializing_if = "String::is_empty")]
+    pub continue_token: String,
+}
 
 /// `meta/v1.StatusDetails`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -170,7 +174,7 @@ impl Status {
         Self {
             kind: "Status".to_owned(),
             api_version: "v1".to_owned(),
-            metadata: ListMeta {},
+            metadata: ListMeta::default(),
             status: "Failure".to_owned(),
             message: message.into(),
             reason: reason.as_str().to_owned(),
