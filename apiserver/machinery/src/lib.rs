@@ -10,6 +10,7 @@ pub mod field;
 pub mod metadata;
 pub mod names;
 pub mod quantity;
+pub mod schema;
 pub mod selector;
 pub mod status;
 pub mod time;

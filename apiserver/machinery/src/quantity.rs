@@ -120,14 +120,11 @@ impl Quantity {
     pub fn scaled_value(&self, scale: i32) -> i64 {
         let shift = self.exponent.saturating_sub(scale);
         let scaled = if shift >= 0 {
-            ten_to(shift.unsigned_abs()).and_then(|factor| self.mantissa.checked_mul(factor)).unwrap_or_else(|| {
-                if self.mantissa == 0 {
-                    0
-                } else if self.mantissa < 0 {
-                    i128::MIN
-                } else {
-                    i128::MAX
-                }
+            let exact = ten_to(shift.unsigned_abs()).and_then(|factor| self.mantissa.checked_mul(factor));
+            exact.unwrap_or(match self.mantissa.signum() {
+                0 => 0,
+                1 => i128::MAX,
+                _ => i128::MIN,
             })
         } else {
             divide_up(self.mantissa, shift.unsigned_abs()).0
@@ -362,7 +359,7 @@ fn is_kept(parts: &Parts<'_>, power: i32, format: Format, mantissa: i128) -> boo
     }
     if format == Format::BinarySi {
         let binary_digits = usize::try_from(power * 3 / 10).unwrap_or(usize::MAX);
-        return fraction == 0 && number + binary_digits + 1 <= 15 && mantissa & 7 != 0;
+        return fraction == 0 && number + binary_digits < 15 && mantissa & 7 != 0;
     }
     let scale = power.saturating_sub(i32::try_from(fraction).unwrap_or(i32::MAX));
     let last_zeros = mantissa % 1000 == 0;
