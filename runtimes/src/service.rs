@@ -9,8 +9,8 @@ use crate::{
     AuthConfig, Container, ContainerConfig, ContainerEventResponse, ContainerFilter, ContainerStats,
     ContainerStatsFilter, ContainerStatus, Error, ExecSyncResponse, Image, ImageFsInfoResponse, ImageSpec,
     LinuxContainerResources, PodSandbox, PodSandboxConfig, PodSandboxFilter, PodSandboxStats,
-    PodSandboxStatsFilter, PodSandboxStatusResponse, Result, RuntimeConfig, RuntimeConfigResponse, StatusResponse,
-    VersionResponse,
+    PodSandboxStatsFilter, PodSandboxStatusResponse, Result, RuntimeConfig, RuntimeConfigResponse,
+    StatusResponse, VersionResponse,
 };
 
 /// Events as they happen; ends when the runtime stops. [`Error::DataLoss`] inside it means that some were missed.
@@ -73,7 +73,9 @@ pub trait RuntimeService: Send + Sync {
         timeout: Duration,
     ) -> Result<ExecSyncResponse> {
         let _ = (command, timeout);
-        Err(Error::Unimplemented(format!("this runtime cannot run a command inside container {container_id:?}")))
+        Err(Error::Unimplemented(format!(
+            "this runtime cannot run a command inside container {container_id:?}"
+        )))
     }
 
     /// Usage of one container.

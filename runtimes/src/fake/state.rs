@@ -10,8 +10,8 @@ use super::script::{Behaviour, Exit};
 use super::{Clock, Shared};
 use crate::log::{LineCutter, Stream, unix_nanos};
 use crate::{
-    ContainerConfig, ContainerEventResponse, ContainerEventType, ContainerState, ContainerStatus, Error, Image,
-    PodSandboxConfig, PodSandboxState, PodSandboxStatus, Result,
+    ContainerConfig, ContainerEventResponse, ContainerEventType, ContainerState, ContainerStatus, Error,
+    Image, PodSandboxConfig, PodSandboxState, PodSandboxStatus, Result,
 };
 
 /// Calls kept for [`super::FakeRuntime::calls`].

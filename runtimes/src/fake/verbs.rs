@@ -12,12 +12,12 @@ use super::state::{ContainerRecord, KILLED, Sandbox, print};
 use super::{FakeRuntime, Shared};
 use crate::{
     CgroupDriver, Container, ContainerAttributes, ContainerConfig, ContainerEventType, ContainerFilter,
-    ContainerResources, ContainerState, ContainerStats, ContainerStatsFilter, ContainerStatus, CpuUsage, Error,
-    EventStream, LinuxContainerResources, LinuxPodSandboxStats, LinuxRuntimeConfiguration, MemoryUsage, PodSandbox,
-    PodSandboxAttributes, PodSandboxConfig, PodSandboxFilter, PodSandboxNetworkStatus, PodSandboxState,
-    PodSandboxStats, PodSandboxStatsFilter, PodSandboxStatus, PodSandboxStatusResponse, Result, RuntimeCondition,
-    RuntimeConfig, RuntimeConfigResponse, RuntimeFeatures, RuntimeHandler, RuntimeService, RuntimeStatus,
-    StatusResponse, VersionResponse,
+    ContainerResources, ContainerState, ContainerStats, ContainerStatsFilter, ContainerStatus, CpuUsage,
+    Error, EventStream, LinuxContainerResources, LinuxPodSandboxStats, LinuxRuntimeConfiguration,
+    MemoryUsage, PodSandbox, PodSandboxAttributes, PodSandboxConfig, PodSandboxFilter,
+    PodSandboxNetworkStatus, PodSandboxState, PodSandboxStats, PodSandboxStatsFilter, PodSandboxStatus,
+    PodSandboxStatusResponse, Result, RuntimeCondition, RuntimeConfig, RuntimeConfigResponse,
+    RuntimeFeatures, RuntimeHandler, RuntimeService, RuntimeStatus, StatusResponse, VersionResponse,
 };
 
 /// Memory that a running container is said to use.
@@ -96,11 +96,8 @@ impl RuntimeService for FakeRuntime {
 
     async fn status(&self) -> Result<StatusResponse> {
         drop(self.shared.enter("Status", "")?);
-        let condition = |r#type: &str| RuntimeCondition {
-            r#type: r#type.to_owned(),
-            status: true,
-            ..Default::default()
-        };
+        let condition =
+            |r#type: &str| RuntimeCondition { r#type: r#type.to_owned(), status: true, ..Default::default() };
         Ok(StatusResponse {
             status: RuntimeStatus { conditions: vec![condition("RuntimeReady"), condition("NetworkReady")] },
             runtime_handlers: HANDLERS
@@ -208,12 +205,15 @@ impl RuntimeService for FakeRuntime {
         if state.sandbox(pod_sandbox_id)?.status.state != PodSandboxState::Ready {
             return Err(Error::FailedPrecondition(format!("sandbox {pod_sandbox_id:?} is not ready")));
         }
-        if let Some(other) = state.statuses_of(pod_sandbox_id).iter().find(|s| s.metadata == config.metadata) {
+        if let Some(other) = state.statuses_of(pod_sandbox_id).iter().find(|s| s.metadata == config.metadata)
+        {
             return Err(Error::AlreadyExists(format!("container name is reserved for {:?}", other.id)));
         }
-        let Some(image) = state.images.values().find(|image| {
-            image.id == config.image.image || image.repo_tags.contains(&config.image.image)
-        }) else {
+        let Some(image) = state
+            .images
+            .values()
+            .find(|image| image.id == config.image.image || image.repo_tags.contains(&config.image.image))
+        else {
             return Err(Error::not_found("image", &config.image.image));
         };
         let image_id = image.id.clone();
@@ -380,8 +380,10 @@ impl RuntimeService for FakeRuntime {
 
     async fn list_pod_sandbox_stats(&self, filter: &PodSandboxStatsFilter) -> Result<Vec<PodSandboxStats>> {
         let state = self.shared.enter("ListPodSandboxStats", "")?;
-        let ready =
-            state.sandboxes.values().filter(|s| s.status.state == PodSandboxState::Ready && filter.matches(&s.status));
+        let ready = state
+            .sandboxes
+            .values()
+            .filter(|s| s.status.state == PodSandboxState::Ready && filter.matches(&s.status));
         Ok(ready
             .map(|sandbox| PodSandboxStats {
                 attributes: PodSandboxAttributes {
