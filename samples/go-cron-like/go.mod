@@ -1,0 +1,3 @@
+module go-cron-like
+
+go 1.21
