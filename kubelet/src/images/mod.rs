@@ -1,0 +1,4 @@
+//! Images: names, credentials, pulls.
+
+pub mod pull_secrets;
+pub mod reference;

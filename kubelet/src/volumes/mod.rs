@@ -1,0 +1,6 @@
+//! Volumes of pods, as directories of the node.
+
+pub mod atomic_writer;
+pub mod host_path;
+pub mod payload;
+pub mod sub_path;
