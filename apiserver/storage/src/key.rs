@@ -1,11 +1,13 @@
 //! Keys, built from validated parts only.
 
+use std::borrow::Borrow;
 use std::fmt;
+use std::sync::Arc;
 
 /// `/registry/<group>/<resource>/<namespace>/<name>`, or without namespace for cluster-scoped resources. The core group
-/// is written `core`, so that no part is ever empty.
+/// is written `core`, so that no part is ever empty. Cheap to clone: the state, the history and every reader share the text.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key(String);
+pub struct Key(Arc<str>);
 
 /// The start of keys: ends in `/`, so that one name is never the prefix of another.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,12 +43,12 @@ impl Key {
     /// [`KeyError`] when a part is empty, too long, or has a character that cannot stand in a path.
     pub fn new(group: &str, resource: &str, namespace: Option<&str>, name: &str) -> Result<Self, KeyError> {
         let prefix = Prefix::new(group, resource, namespace)?;
-        Ok(Self(format!("{}{}", prefix.0, check(name)?)))
+        Ok(Self(format!("{}{}", prefix.0, check(name)?).into()))
     }
 
     /// A key that a backend read back from its own storage.
-    pub(crate) fn from_stored(text: String) -> Self {
-        Self(text)
+    pub(crate) fn from_stored(text: &str) -> Self {
+        Self(text.into())
     }
 
     /// The key as text.
@@ -82,6 +84,13 @@ impl Prefix {
     /// Whether the key is under this prefix.
     pub fn contains(&self, key: &Key) -> bool {
         key.0.starts_with(&self.0)
+    }
+}
+
+/// Ordered maps of keys can be searched by text.
+impl Borrow<str> for Key {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 

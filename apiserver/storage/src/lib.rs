@@ -8,7 +8,13 @@
 //! - A write is acknowledged, and seen by readers and watchers, only after it is durable.
 //! - A watch delivers every change under its prefix after the given revision, once, in revision order.
 
+pub mod embedded;
+pub mod etcd;
 mod key;
+mod state;
+#[cfg(test)]
+mod suite;
+mod view;
 
 use std::pin::Pin;
 
@@ -16,7 +22,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::Stream;
 
+pub use embedded::Embedded;
+pub use etcd::Etcd;
 pub use key::{Key, KeyError, Prefix};
+pub use state::HistoryLimits;
 
 /// The number of a committed change; an object's `resourceVersion`. The empty store is at revision 1, as etcd is.
 pub type Revision = u64;
@@ -170,6 +179,35 @@ pub enum Error {
     /// The store is shutting down.
     #[error("the store is closed")]
     Closed,
+}
+
+/// The file holds what it should not.
+#[derive(Debug, thiserror::Error)]
+#[error("the file is damaged: {0}")]
+struct Damaged(String);
+
+impl Error {
+    fn disk(action: &'static str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Disk { action, source: source.into() }
+    }
+
+    fn damaged(what: String) -> Self {
+        Self::disk("reading it", Damaged(what))
+    }
+}
+
+/// The largest value that a store takes by default, as in etcd: 1.5 MiB.
+pub const VALUE_LIMIT_BYTES: usize = 3 << 19;
+
+impl Change {
+    fn check_size(&self, key: &Key, limit_bytes: usize) -> Result<(), Error> {
+        match self {
+            Self::Put(value) if value.len() > limit_bytes => {
+                Err(Error::TooLarge { key: key.clone(), size_bytes: value.len(), limit_bytes })
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// A revisioned, watchable map of keys to bytes.
