@@ -60,7 +60,7 @@ mod tests {
         kube::Error::Api(Status::failure("no", reason).with_code(code).boxed())
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn conflicts_are_retried_five_times_and_other_errors_not_at_all() {
         for (reason, failures, attempts, succeeds) in [
             ("Conflict", 3, 4, true),
