@@ -1,1 +1,5 @@
-fn main() {}
+//! The `wherry` binary.
+
+fn main() -> std::process::ExitCode {
+    wherry::command::main()
+}

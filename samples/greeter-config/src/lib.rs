@@ -1,7 +1,7 @@
 //! An HTTP function that is configured as Kubernetes configures programs: a ConfigMap and a Secret in the environment, and
 //! the same ConfigMap as a volume, read at every request, so that a change is seen without a restart.
 
-use std::io::Write as _;
+use std::io::Write;
 
 use wasip2::http::types::{Fields, IncomingRequest, OutgoingBody, OutgoingResponse, ResponseOutparam};
 
@@ -33,7 +33,7 @@ fn answer(response: ResponseOutparam, status: u16, text: &str) {
     let body = outgoing.body().expect("the body is taken once");
     ResponseOutparam::set(response, Ok(outgoing));
     let mut stream = body.write().expect("the stream is taken once");
-    let _ = stream.write_all(text.as_bytes()).and_then(|()| stream.flush());
+    let _ = stream.write_all(text.as_bytes()).and_then(|()| Write::flush(&mut stream));
     drop(stream);
     let _ = OutgoingBody::finish(body, None);
 }

@@ -1,6 +1,6 @@
 //! An HTTP function: says hello, and which pod says it.
 
-use std::io::Write as _;
+use std::io::Write;
 
 use wasip2::http::types::{Fields, IncomingRequest, OutgoingBody, OutgoingResponse, ResponseOutparam};
 
@@ -25,7 +25,7 @@ fn answer(response: ResponseOutparam, text: &str) {
     ResponseOutparam::set(response, Ok(outgoing));
     let mut stream = body.write().expect("the stream is taken once");
     // A client that went away is no reason to trap.
-    let _ = stream.write_all(text.as_bytes()).and_then(|()| stream.flush());
+    let _ = stream.write_all(text.as_bytes()).and_then(|()| Write::flush(&mut stream));
     drop(stream);
     let _ = OutgoingBody::finish(body, None);
 }

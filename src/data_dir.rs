@@ -1,0 +1,163 @@
+//! Where a cluster keeps its files, and the lock that keeps a second process out.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, Read as _, Seek as _, Write as _},
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+};
+
+use nix::fcntl::{Flock, FlockArg};
+
+/// The files of one cluster.
+#[derive(Debug, Clone)]
+pub struct DataDir {
+    root: PathBuf,
+}
+
+/// Held as long as a process uses the data directory.
+#[derive(Debug)]
+pub struct Lock {
+    _file: Flock<File>,
+}
+
+/// Why the data directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no home directory to put it under.
+    #[error("HOME is not set; say --data-dir")]
+    NoHome,
+    /// It cannot be made or read.
+    #[error("cannot use the data directory {}", path.display())]
+    Unusable {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Another process uses it.
+    #[error(
+        "the data directory {} is in use by {owner}; stop that one, or choose another with --data-dir (and another --listen)",
+        path.display()
+    )]
+    InUse {
+        /// Which.
+        path: PathBuf,
+        /// `process 123`, as far as it is known.
+        owner: String,
+    },
+}
+
+impl DataDir {
+    /// `path`, or the default: `/var/lib/wherry` for root, `~/.local/share/wherry` for everybody else.
+    ///
+    /// # Errors
+    /// [`Error::NoHome`].
+    pub fn new(path: Option<PathBuf>) -> Result<Self, Error> {
+        let root = match path {
+            Some(path) => path,
+            None if nix::unistd::geteuid().is_root() => PathBuf::from("/var/lib/wherry"),
+            None => match std::env::var_os("XDG_DATA_HOME") {
+                Some(data) if Path::new(&data).is_absolute() => PathBuf::from(data).join("wherry"),
+                _ => PathBuf::from(std::env::var_os("HOME").ok_or(Error::NoHome)?).join(".local/share/wherry"),
+            },
+        };
+        let root = std::path::absolute(&root).map_err(|source| Error::Unusable { path: root, source })?;
+        Ok(Self { root })
+    }
+
+    /// Make the directory, passable for the runtime's unprivileged user, and keep other processes out.
+    ///
+    /// # Errors
+    /// [`Error::InUse`], [`Error::Unusable`].
+    pub fn lock(&self, what: &str) -> Result<Lock, Error> {
+        let unusable = |source| Error::Unusable { path: self.root.clone(), source };
+        DirBuilder::new().recursive(true).mode(0o755).create(&self.root).map_err(unusable)?;
+        DirBuilder::new().recursive(true).mode(0o755).create(self.run()).map_err(unusable)?;
+        let path = self.run().join(format!("{what}.lock"));
+        let mut file =
+            OpenOptions::new().create(true).read(true).write(true).truncate(false).open(path).map_err(unusable)?;
+        let mut owner = String::new();
+        file.read_to_string(&mut owner).map_err(unusable)?;
+        let mut file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(file) => file,
+            Err((_, _)) => {
+                let owner = owner.trim();
+                let owner = if owner.is_empty() { "another process".to_owned() } else { format!("process {owner}") };
+                return Err(Error::InUse { path: self.root.clone(), owner });
+            }
+        };
+        file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(unusable)?;
+        Ok(Lock { _file: file })
+    }
+
+    /// The directory itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Certificates and keys.
+    pub fn pki(&self) -> PathBuf {
+        self.root.join("pki")
+    }
+
+    /// The embedded store's file.
+    pub fn store(&self) -> PathBuf {
+        self.root.join("state.redb")
+    }
+
+    /// The administrator's kubeconfig.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.root.join("kubeconfig.yaml")
+    }
+
+    /// Sockets and locks of running processes.
+    pub fn run(&self) -> PathBuf {
+        self.root.join("run")
+    }
+
+    /// The kubelet's directory: pods' volumes.
+    pub fn kubelet(&self) -> PathBuf {
+        self.root.join("kubelet")
+    }
+
+    /// Containers' logs.
+    pub fn logs(&self) -> PathBuf {
+        self.root.join("logs")
+    }
+
+    /// The Wasm runtime's directory: images, compiled code, state.
+    pub fn wasm(&self) -> PathBuf {
+        self.root.join("wasm")
+    }
+
+    /// The socket on which the Wasm runtime serves CRI, in a directory of its own: its unprivileged user makes it there.
+    pub fn wasm_socket(&self) -> PathBuf {
+        self.run().join("wasm").join("cri.sock")
+    }
+
+    /// The kubeconfig, if a cluster has written it.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn read_kubeconfig(&self) -> io::Result<String> {
+        fs::read_to_string(self.kubeconfig())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_process_is_told_who_holds_the_directory() {
+        let temporary = tempfile::tempdir().unwrap();
+        let directory = DataDir::new(Some(temporary.path().join("d"))).unwrap();
+        let held = directory.lock("up").unwrap();
+        let error = directory.lock("up").unwrap_err().to_string();
+        assert!(error.contains(&format!("in use by process {}", std::process::id())), "{error}");
+        drop(held);
+        directory.lock("up").unwrap();
+    }
+}
