@@ -177,8 +177,9 @@ pub(crate) async fn a_range_is_ordered_and_bounded_by_its_prefix(subject: &dyn S
         (&namespace, Some("b"), 2, vec!["c", "d"], 1),
         (&namespace, Some("bb"), 9, vec!["c", "d", "e"], 0),
         (&namespace, Some("e"), 1, vec![], 0),
-        (&prefix(), None, 0, vec!["a", "b", "c", "d", "e", "a"], 0),
-        (&Prefix::all(), None, 3, vec!["a", "b", "c"], 4),
+        // `default-2/` comes before `default/`, and `coordination.k8s.io/` before `core/`.
+        (&prefix(), None, 0, vec!["a", "a", "b", "c", "d", "e"], 0),
+        (&Prefix::all(), None, 4, vec!["a", "a", "a", "b"], 3),
         (&Prefix::new("", "pods", None).unwrap(), None, 0, vec![], 0),
     ] {
         let range = Range { prefix: prefix.clone(), after: after.map(key), limit, revision: None };

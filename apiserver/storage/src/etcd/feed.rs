@@ -19,9 +19,11 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 /// After a break of this length, everything is read anew: the watch would begin too near to what is compacted.
 const RESUME_WITHIN: Duration = Duration::from_secs(60);
 
-/// How often, and how far apart, the state is compared before a difference counts: events may be on their way.
-const COMPARISONS: usize = 10;
-const COMPARISON_PAUSE: Duration = Duration::from_secs(1);
+/// How often etcd is read, and how often and how far apart the state is compared with that, before a difference counts: events
+/// may be on their way.
+const READINGS: usize = 5;
+const COMPARISONS: usize = 20;
+const COMPARISON_PAUSE: Duration = Duration::from_millis(50);
 
 /// Why a watch ended.
 #[derive(Debug)]
@@ -178,7 +180,7 @@ async fn compare_regularly(connection: &Connection, view: &View, first: Duration
 }
 
 async fn differs(connection: &Connection, view: &View) -> Result<bool, Error> {
-    for _ in 0..COMPARISONS {
+    for _ in 0..READINGS {
         let (theirs, revision) = connection.read_mod_revisions().await?;
         for _ in 0..COMPARISONS {
             let ours = {
@@ -188,12 +190,11 @@ async fn differs(connection: &Connection, view: &View) -> Result<bool, Error> {
             };
             match ours {
                 Ok(ours) if ours == theirs => return Ok(false),
-                Ok(_) => tokio::time::sleep(COMPARISON_PAUSE / 10).await,
+                Ok(_) => tokio::time::sleep(COMPARISON_PAUSE).await,
                 // So much was written in the meantime that theirs is history already.
                 Err(_) => break,
             }
         }
-        tokio::time::sleep(COMPARISON_PAUSE).await;
     }
     Ok(true)
 }
