@@ -161,17 +161,6 @@ pub trait Strategy: Send + Sync + 'static {
         None
     }
 
-    /// Whether `status` of a POST is kept (a Node registers with its status) instead of being cleared.
-    fn keeps_status_on_create(&self) -> bool {
-        false
-    }
-
-    /// What a DELETE stores instead of removing the object, for a kind whose objects hold on to themselves (a Namespace
-    /// with finalizers in its spec); `None` where only metadata decides.
-    fn held_at_deletion(&self, _object: &Value, _deletion_timestamp: &str) -> Option<Value> {
-        None
-    }
-
     /// The cells of the object's row in the Table form, in the order of the kind's columns (data/table-columns).
     /// `None`: only the name and age columns of the default table.
     fn table_cells(&self, _object: &Value, _now_unix_seconds: i64) -> Option<Vec<Value>> {

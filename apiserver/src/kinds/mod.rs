@@ -1,0 +1,141 @@
+//! The kinds that are served: one file each, listed in [`table`].
+
+mod config_map;
+mod fields;
+mod json;
+mod lease;
+mod namespace;
+mod node;
+mod pod;
+mod secret;
+mod service_account;
+pub(crate) mod table;
+#[cfg(test)]
+mod testing;
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::registry::hooks::Hooks;
+use crate::registry::strategy::{Resource, Strategy};
+
+/// A path below an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subresource {
+    /// The status alone.
+    Status,
+    /// `autoscaling/v1.Scale`: the wanted and the present number of replicas.
+    Scale,
+    /// Assigns a pod to a node.
+    Binding,
+    /// Deletes a pod, if its disruption budgets allow.
+    Eviction,
+    /// Adds containers to a running pod.
+    EphemeralContainers,
+    /// Replaces a namespace's `spec.finalizers`.
+    Finalize,
+    /// Answered by the [`crate::http::Connector`]: logs, exec, tokens, proxies.
+    Connect(&'static str),
+}
+
+impl Subresource {
+    /// The name in the path.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::Scale => "scale",
+            Self::Binding => "binding",
+            Self::Eviction => "eviction",
+            Self::EphemeralContainers => "ephemeralcontainers",
+            Self::Finalize => "finalize",
+            Self::Connect(name) => name,
+        }
+    }
+}
+
+/// A resource that shows what another resource stores (the two Event kinds).
+#[derive(Debug, Clone, Copy)]
+pub struct View {
+    /// The names under which, and the kind as which, objects are stored.
+    pub stored: Resource,
+    /// From the form served here to the stored one.
+    pub to_stored: fn(&mut Value),
+    /// From the stored form to the one served here.
+    pub from_stored: fn(&mut Value),
+}
+
+/// A kind, as it is entered in the table.
+pub struct Row {
+    /// What distinguishes the kind.
+    pub strategy: Arc<dyn Strategy>,
+    /// Its subresources.
+    pub subresources: &'static [Subresource],
+    /// Whether a DELETE that removes the object answers with the object.
+    pub returns_deleted: bool,
+    /// What happens around its commits.
+    pub hooks: Option<Arc<dyn Hooks>>,
+    /// Whether it is stored in another form.
+    pub view: Option<View>,
+}
+
+impl Row {
+    /// A kind without subresources.
+    pub fn new(strategy: impl Strategy) -> Self {
+        Self { strategy: Arc::new(strategy), subresources: &[], returns_deleted: false, hooks: None, view: None }
+    }
+
+    /// With subresources.
+    #[must_use]
+    pub fn with(mut self, subresources: &'static [Subresource]) -> Self {
+        self.subresources = subresources;
+        self
+    }
+
+    /// A DELETE that removes the object answers with the object.
+    #[must_use]
+    pub fn returning_deleted(mut self) -> Self {
+        self.returns_deleted = true;
+        self
+    }
+
+    /// With something to do around commits.
+    #[must_use]
+    pub fn hooked(mut self, hooks: impl Hooks) -> Self {
+        self.hooks = Some(Arc::new(hooks));
+        self
+    }
+
+    /// Stored in another form.
+    #[must_use]
+    pub fn viewing(mut self, view: View) -> Self {
+        self.view = Some(view);
+        self
+    }
+}
+
+/// Every kind that is served.
+pub fn table() -> Vec<Row> {
+    use Subresource::{Binding, Connect, EphemeralContainers, Eviction, Finalize, Status};
+    vec![
+        Row::new(config_map::ConfigMapStrategy),
+        Row::new(lease::LeaseStrategy),
+        Row::new(namespace::NamespaceStrategy).with(&[Status, Finalize]).returning_deleted(),
+        Row::new(node::NodeStrategy).with(&[Status, Connect("proxy")]),
+        Row::new(pod::PodStrategy)
+            .with(&[
+                Status,
+                Binding,
+                Eviction,
+                EphemeralContainers,
+                Connect("attach"),
+                Connect("exec"),
+                Connect("log"),
+                Connect("portforward"),
+                Connect("proxy"),
+            ])
+            .returning_deleted(),
+        Row::new(secret::SecretStrategy),
+        Row::new(service_account::ServiceAccountStrategy).with(&[Connect("token")]).returning_deleted(),
+    ]
+}
