@@ -8,6 +8,10 @@
 //! Invariants: a request is answered only after its change is durable; nothing reads the store but the registry and the
 //! cacher; every refusal is a `Status`.
 
+pub mod admission;
+pub mod cacher;
+mod codec;
 pub mod http;
 pub mod identity;
+pub mod kinds;
 pub mod registry;

@@ -1,0 +1,252 @@
+//! Subresources that are views of the object or acts upon it: status, scale, binding, eviction, finalize.
+
+use axum::response::Response;
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use serde_json::{Map, Value, json};
+use wherry_machinery::field::{Error, Path};
+use wherry_machinery::selector::Selector;
+use wherry_machinery::status::{Reason, Status};
+
+use super::negotiate::{Shape, body_media_type};
+use super::{Call, list, method_not_allowed, options, respond, write};
+use crate::codec;
+use crate::kinds::Subresource;
+use crate::registry::context::Context;
+use crate::registry::strategy::{Part, Resource, Scope};
+use crate::registry::{Kind, ListVersion, Refusal, Registry, Target, object};
+
+const SCALE: Resource =
+    Resource { group: "autoscaling", version: "v1", name: "scales", kind: "Scale", scope: Scope::Namespaced };
+const BINDING: Resource =
+    Resource { group: "", version: "v1", name: "bindings", kind: "Binding", scope: Scope::Namespaced };
+const EVICTION: Resource =
+    Resource { group: "policy", version: "v1", name: "evictions", kind: "Eviction", scope: Scope::Namespaced };
+
+/// Answers a request to a subresource.
+pub(super) async fn answer(
+    call: &mut Call,
+    subresource: Subresource,
+    headers: &HeaderMap,
+    body: &Bytes,
+) -> Result<Response, Refusal> {
+    match (subresource, call.info.verb.clone().as_str()) {
+        (Subresource::Status | Subresource::EphemeralContainers, "get") => {
+            let names = (call.namespace().to_owned(), call.info.name.clone());
+            list::get(&call.api, &call.kind, (&names.0, &names.1), call.form, &call.query).await
+        }
+        (Subresource::Status, "update") => write::put(call, headers, body, Part::Status, "status").await,
+        (Subresource::Status, "patch") => write::patch_part(call, headers, body, Part::Status, "status").await,
+        (Subresource::Scale, "get") => {
+            let object = current(call).await?;
+            let scale = scale_of(&object)?;
+            respond_scale(call, scale)
+        }
+        (Subresource::Scale, verb @ ("update" | "patch")) => scale(call, verb == "patch", headers, body).await,
+        (Subresource::Finalize, "update") => finalize(call, headers, body).await,
+        (Subresource::Binding, "create") => {
+            options::write_options(&call.query, "CreateOptions", &mut call.context)?;
+            let binding = sent(call, &BINDING, headers, body)?;
+            let (namespace, name) = (call.namespace().to_owned(), call.info.name.clone());
+            bind(&call.api.registry, &call.kind, &call.context, (&namespace, &name), &binding).await?;
+            Ok(write::done(call))
+        }
+        (Subresource::Eviction, "create") => evict(call, headers, body).await,
+        _ => Err(method_not_allowed()),
+    }
+}
+
+fn sent(call: &Call, resource: &Resource, headers: &HeaderMap, body: &Bytes) -> Result<Value, Refusal> {
+    codec::decode(call.api.registry.schemas(), resource, &call.context, body_media_type(headers)?, body)
+}
+
+async fn current(call: &Call) -> Result<Value, Refusal> {
+    let registry = &call.api.registry;
+    let entry = registry.get(&call.kind, call.namespace(), &call.info.name, ListVersion::Latest).await?;
+    Ok(entry.value())
+}
+
+/// The `Scale` that shows an object.
+fn scale_of(object: &Value) -> Result<Value, Refusal> {
+    let mut metadata = Map::new();
+    for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
+        if let Some(value) = object["metadata"].get(field) {
+            metadata.insert(field.to_owned(), value.clone());
+        }
+    }
+    let mut spec = json!({});
+    if let Some(replicas) = object["spec"]["replicas"].as_i64().filter(|replicas| *replicas != 0) {
+        spec["replicas"] = replicas.into();
+    }
+    let mut status = json!({"replicas": object["status"]["replicas"].as_i64().unwrap_or_default()});
+    let selector = &object["spec"]["selector"];
+    if !selector.is_null() {
+        let parsed = Selector::from_label_selector(selector).map_err(|error| Box::new(Status::internal(error)))?;
+        status["selector"] = parsed.to_string().into();
+    }
+    Ok(json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status}))
+}
+
+fn respond_scale(call: &Call, scale: Value) -> Result<Response, Refusal> {
+    let shaped = match call.form.shape {
+        Shape::Object => scale,
+        _ => super::shape::partial_object(&scale, "v1"),
+    };
+    respond::value(StatusCode::OK, call.form, &shaped)
+}
+
+async fn scale(call: &mut Call, is_patch: bool, headers: &HeaderMap, body: &Bytes) -> Result<Response, Refusal> {
+    let kind_of_options = if is_patch { "PatchOptions" } else { "UpdateOptions" };
+    options::write_options(&call.query, kind_of_options, &mut call.context)?;
+    let patch = if is_patch { Some(write::read_patch(headers, body)?) } else { None };
+    let put = if is_patch { Value::Null } else { sent(call, &SCALE, headers, body)? };
+    let (schemas, context) = (call.api.registry.schemas(), &call.context);
+    let transform = |old: &Value| {
+        let scale = match &patch {
+            Some(patch) => codec::patched(schemas, &SCALE, context, patch, &scale_of(old)?)?,
+            None => put.clone(),
+        };
+        let replicas = scale["spec"]["replicas"].as_i64().unwrap_or_default();
+        if replicas < 0 {
+            let path = Path::new("spec").child("replicas");
+            let error = Error::invalid(&path, replicas, "must be greater than or equal to 0");
+            return Err(Status::invalid("autoscaling", "Scale", object::name(&scale), &[error]).into());
+        }
+        let mut new = old.clone();
+        new["spec"]["replicas"] = replicas.into();
+        for field in ["name", "resourceVersion", "uid"] {
+            object::carry(&mut new, &scale, field);
+        }
+        Ok(new)
+    };
+    let target = Target { subresource: "scale", ..Target::object(call.namespace(), &call.info.name) };
+    let updated = call.api.registry.update(&call.kind, context, target, &transform).await?;
+    respond_scale(call, scale_of(&updated.object)?)
+}
+
+/// Replaces a namespace's `spec.finalizers`, and nothing else.
+async fn finalize(call: &mut Call, headers: &HeaderMap, body: &Bytes) -> Result<Response, Refusal> {
+    options::write_options(&call.query, "UpdateOptions", &mut call.context)?;
+    let wanted = write::decode(call, headers, body)?;
+    let transform = |old: &Value| {
+        let mut new = old.clone();
+        let finalizers = &wanted["spec"]["finalizers"];
+        if finalizers.as_array().is_some_and(|list| !list.is_empty()) {
+            new["spec"]["finalizers"] = finalizers.clone();
+        } else if let Some(spec) = new["spec"].as_object_mut() {
+            spec.remove("finalizers");
+        }
+        for field in ["name", "resourceVersion", "uid"] {
+            object::carry(&mut new, &wanted, field);
+        }
+        Ok(new)
+    };
+    let target = Target { subresource: "finalize", ..Target::object("", &call.info.name) };
+    let updated = call.api.registry.update(&call.kind, &call.context, target, &transform).await?;
+    list::answer(&call.api, &call.kind, StatusCode::OK, call.form, &call.query, updated.object)
+}
+
+/// Assigns a pod to a node.
+///
+/// # Errors
+/// 409 when the pod has a node already or is being deleted.
+pub(super) async fn bind(
+    registry: &Registry,
+    kind: &Kind,
+    context: &Context,
+    (namespace, name): (&str, &str),
+    binding: &Value,
+) -> Result<(), Refusal> {
+    let node = binding["target"]["name"].as_str().unwrap_or_default().to_owned();
+    let target_kind = binding["target"]["kind"].as_str().unwrap_or_default();
+    let mut errors = Vec::new();
+    let path = Path::new("target");
+    if !target_kind.is_empty() && target_kind != "Node" {
+        errors.push(Error::not_supported(&path.child("kind"), target_kind, &["Node", "<empty>"]));
+    }
+    if node.is_empty() {
+        errors.push(Error::required(&path.child("name"), ""));
+    }
+    if !errors.is_empty() {
+        return Err(Status::invalid("", "Binding", name, &errors).into());
+    }
+    let now = wherry_machinery::time::format_seconds(context.now_unix_seconds);
+    let conflict = |cause: String| Box::new(Status::conflict("", "pods/binding", name, cause));
+    let transform = |old: &Value| {
+        let uid = object::text(binding, "uid");
+        if !uid.is_empty() && uid != object::text(old, "uid") {
+            let have = object::text(old, "uid");
+            return Err(conflict(format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {have}")));
+        }
+        if object::is_deleting(old) {
+            return Err(conflict(format!("pod {name} is being deleted, cannot be assigned to a host")));
+        }
+        if let Some(present) = old["spec"]["nodeName"].as_str().filter(|present| !present.is_empty()) {
+            return Err(conflict(format!("pod {name} is already assigned to node {present:?}")));
+        }
+        if old["spec"]["schedulingGates"].as_array().is_some_and(|gates| !gates.is_empty()) {
+            return Err(conflict(format!("pod {name} has non-empty .spec.schedulingGates")));
+        }
+        let mut new = old.clone();
+        new["spec"]["nodeName"] = node.clone().into();
+        let annotations = binding["metadata"]["annotations"].as_object().into_iter().flatten();
+        for (key, value) in annotations {
+            new["metadata"]["annotations"][key] = value.clone();
+        }
+        let labels = binding["metadata"]["labels"].as_object().into_iter().flatten();
+        for (key, value) in labels.filter(|(key, _)| key.contains("topology.kubernetes.io/")) {
+            if new["metadata"]["labels"].get(key).is_none() {
+                new["metadata"]["labels"][key] = value.clone();
+            }
+        }
+        set_condition(&mut new, "PodScheduled", &now);
+        Ok(new)
+    };
+    registry.assign(kind, context, namespace, name, &transform).await
+}
+
+/// Sets a condition to true, keeping the time of a condition that was true already.
+fn set_condition(pod: &mut Value, condition_type: &str, now: &str) {
+    let conditions = &mut pod["status"]["conditions"];
+    if !conditions.is_array() {
+        *conditions = json!([]);
+    }
+    let Some(list) = conditions.as_array_mut() else { return };
+    let condition = json!({"type": condition_type, "status": "True", "lastProbeTime": null, "lastTransitionTime": now});
+    match list.iter_mut().find(|condition| condition["type"] == condition_type) {
+        Some(present) if present["status"] == "True" => {}
+        Some(present) => *present = condition,
+        None => list.push(condition),
+    }
+}
+
+/// Deletes a pod on behalf of a drain. There are no disruption budgets to ask yet.
+async fn evict(call: &mut Call, headers: &HeaderMap, body: &Bytes) -> Result<Response, Refusal> {
+    options::write_options(&call.query, "CreateOptions", &mut call.context)?;
+    let eviction = sent(call, &EVICTION, headers, body)?;
+    if object::name(&eviction) != call.info.name {
+        return Err(Status::failure(Reason::BadRequest, "name in URL does not match name in Eviction object").into());
+    }
+    let dry_run = call.context.dry_run;
+    let sent_options = eviction.get("deleteOptions").filter(|options| options.is_object());
+    let options = options::delete_options(&super::Query::default(), sent_options, &mut call.context)?;
+    call.context.dry_run |= dry_run;
+    let (namespace, name) = (call.namespace().to_owned(), call.info.name.clone());
+    call.api.registry.delete(&call.kind, &call.context, &namespace, &name, &options).await?;
+    Ok(write::done(call))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scale_shows_replicas_and_the_selector_as_text() {
+        let deployment = json!({"metadata": {"name": "d", "labels": {"a": "b"}}, "spec": {"replicas": 0,
+            "selector": {"matchLabels": {"app": "x"}}}, "status": {}});
+        let scale = scale_of(&deployment).unwrap();
+        assert_eq!(scale["spec"], json!({}));
+        assert_eq!(scale["status"], json!({"replicas": 0, "selector": "app=x"}));
+        assert_eq!(scale["metadata"], json!({"name": "d"}));
+    }
+}
