@@ -1,0 +1,13 @@
+//! The whole system, as a user meets it: the real binary, the real kubectl, real guests, real HTTP.
+//!
+//! Every test starts a cluster of its own: its own data directory, port 0, and its own part of 127.0.0.0/8.
+#![allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
+
+mod clients;
+mod faults;
+mod kubectl;
+mod rejected;
+mod rolling;
+mod samples;
+mod support;
+mod up;

@@ -1,0 +1,94 @@
+//! Every sample does what its README says.
+
+use crate::support::{TestCluster, eventually, get};
+
+#[test]
+fn hello_http_answers_from_all_three_replicas() {
+    let cluster = TestCluster::start();
+    cluster.apply_sample("hello-http");
+    cluster.ok(&["rollout", "status", "deployment/hello-http", "--timeout=60s"]);
+    let service = cluster.service("hello-http");
+    let pods = cluster.ok(&["get", "pods", "-l", "app=hello-http", "-o", "jsonpath={.items[*].metadata.name}"]);
+    let pods: Vec<&str> = pods.split_whitespace().collect();
+    assert_eq!(pods.len(), 3);
+    let mut silent = pods.clone();
+    eventually("an answer from every pod", || {
+        let body = get(service, "/some/path?q=1");
+        assert!(body.ends_with("you asked for /some/path?q=1\n"), "{body}");
+        silent.retain(|pod| !body.contains(pod));
+        if silent.is_empty() { Ok(()) } else { Err(format!("{silent:?} did not answer")) }
+    });
+}
+
+#[test]
+fn greeter_config_sees_a_changed_config_map_without_a_restart() {
+    let cluster = TestCluster::start();
+    cluster.apply_sample("greeter-config");
+    cluster.ok(&["rollout", "status", "deployment/greeter-config", "--timeout=60s"]);
+    let service = cluster.service("greeter-config");
+    assert_eq!(get(service, "/"), "greeting: Good morning\nat start: Good morning\nsecret: 13 characters\n");
+
+    let patch = r#"{"data":{"greeting":"Good evening"}}"#;
+    cluster.ok(&["patch", "configmap", "greeter-config", "--type=merge", "-p", patch]);
+    eventually("the changed greeting", || {
+        let body = get(service, "/");
+        if body.starts_with("greeting: Good evening\nat start: Good morning\n") { Ok(()) } else { Err(body) }
+    });
+    let restarts = cluster.ok(&["get", "pods", "-o", "jsonpath={.items[*].status.containerStatuses[0].restartCount}"]);
+    assert_eq!(restarts, "0");
+}
+
+#[test]
+fn batch_ends_with_the_exit_code_it_was_asked_for() {
+    let cluster = TestCluster::start();
+    cluster.apply_sample("batch");
+    cluster.ok(&["wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/batch", "--timeout=60s"]);
+    cluster.ok(&["wait", "--for=jsonpath={.status.phase}=Failed", "pod/batch-fails", "--timeout=60s"]);
+    assert_eq!(cluster.ok(&["logs", "batch"]), "2262 primes below 20000\n");
+    let failed = cluster.ok(&["logs", "batch-fails"]);
+    assert!(failed.contains("ending with exit code 3, as asked\n"), "{failed}");
+    let state = "jsonpath={.status.containerStatuses[0].state.terminated.exitCode} {.status.containerStatuses[0].state.terminated.reason}";
+    assert_eq!(cluster.ok(&["get", "pod", "batch", "-o", state]), "0 Completed");
+    assert_eq!(cluster.ok(&["get", "pod", "batch-fails", "-o", state]), "3 Error");
+    let table = cluster.ok(&["get", "pods", "--no-headers"]);
+    let statuses: Vec<Vec<&str>> =
+        table.lines().map(|line| line.split_whitespace().take(3).collect()).collect();
+    assert_eq!(statuses, [["batch", "0/1", "Completed"], ["batch-fails", "0/1", "Error"]], "{table}");
+}
+
+#[test]
+fn go_cron_like_reads_its_arguments() {
+    let cluster = TestCluster::start();
+    cluster.apply_sample("go-cron-like");
+    cluster.ok(&["wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/go-cron-like", "--timeout=90s"]);
+    let log = cluster.ok(&["logs", "go-cron-like"]);
+    assert_eq!(log, "run 1: [water the plants]\nrun 2: [water the plants]\nrun 3: [water the plants]\n");
+}
+
+#[test]
+fn crash_is_restarted_with_back_off() {
+    let cluster = TestCluster::start();
+    cluster.apply_sample("crash");
+    eventually("the back-off", || {
+        let table = cluster.ok(&["get", "pod", "crash", "--no-headers"]);
+        if table.contains("CrashLoopBackOff") { Ok(()) } else { Err(table) }
+    });
+    let last = cluster.ok(&["get", "pod", "crash", "-o", "jsonpath={.status.containerStatuses[0].lastState.terminated}"]);
+    let last: serde_json::Value = serde_json::from_str(&last).unwrap();
+    assert_eq!(last["reason"], "Error", "{last}");
+    assert!(last["message"].as_str().unwrap_or_default().contains("unreachable"), "{last}");
+    assert_eq!(cluster.ok(&["logs", "crash", "--previous"]), "about to trap\n");
+    let description = cluster.ok(&["describe", "pod", "crash"]);
+    assert!(description.contains("Back-off restarting failed container"), "{description}");
+}
+
+#[test]
+fn memory_hog_is_oom_killed() {
+    let cluster = TestCluster::start();
+    cluster.apply_sample("memory-hog");
+    cluster.ok(&["wait", "--for=jsonpath={.status.phase}=Failed", "pod/memory-hog", "--timeout=60s"]);
+    let state = "jsonpath={.status.containerStatuses[0].state.terminated.exitCode} {.status.containerStatuses[0].state.terminated.reason}";
+    assert_eq!(cluster.ok(&["get", "pod", "memory-hog", "-o", state]), "137 OOMKilled");
+    let log = cluster.ok(&["logs", "memory-hog"]);
+    assert!(log.contains("24 MiB\n") && !log.contains("32 MiB\n"), "{log}");
+}

@@ -1,0 +1,270 @@
+//! `wherry up` as a child process, and kubectl against it.
+
+use std::{
+    fs,
+    io::Write as _,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tempfile::TempDir;
+
+use super::eventually;
+
+/// The binary under test.
+pub(crate) const WHERRY: &str = env!("CARGO_BIN_EXE_wherry");
+
+/// What a command printed, and how it ended.
+#[derive(Debug)]
+pub(crate) struct Output {
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+    pub(crate) code: i32,
+}
+
+/// A running cluster; stopped, guests included, when dropped.
+pub(crate) struct TestCluster {
+    directory: TempDir,
+    process: Child,
+    networks: Networks,
+    arguments: Vec<String>,
+}
+
+/// The part of 127.0.0.0/8 that is this test's own.
+#[derive(Debug, Clone, Copy)]
+struct Networks {
+    second_octet: u8,
+}
+
+impl Networks {
+    /// Tests that run at the same time have different slots, and clusters of one test different numbers.
+    fn of_this_test() -> Self {
+        let slot = std::env::var("NEXTEST_TEST_GLOBAL_SLOT").ok().and_then(|slot| slot.parse::<u32>().ok());
+        // 127.100 to 127.227: out of the way of a cluster that a user runs, which has 127.64 and 127.96.
+        let number = slot.unwrap_or_else(std::process::id) % 128;
+        Self { second_octet: 100 + u8::try_from(number).unwrap() }
+    }
+
+    fn pod_cidr(self) -> String {
+        format!("127.{}.0.0/17", self.second_octet)
+    }
+
+    fn service_cidr(self) -> String {
+        format!("127.{}.128.0/17", self.second_octet)
+    }
+
+    fn node_ip(self) -> String {
+        // Within the pods' part, but never given to a pod: the last address of the range.
+        format!("127.{}.127.254", self.second_octet)
+    }
+}
+
+impl TestCluster {
+    /// A cluster that is ready, with a node that is ready.
+    pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// The same with further arguments for `wherry up`.
+    pub(crate) fn start_with(arguments: &[&str]) -> Self {
+        let directory = tempfile::Builder::new().prefix("wherry-test-").tempdir().unwrap();
+        // The runtime's unprivileged user must be able to pass.
+        fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let networks = Networks::of_this_test();
+        let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        let process = spawn(directory.path(), networks, &arguments);
+        let mut cluster = Self { directory, process, networks, arguments };
+        cluster.wait_ready();
+        cluster
+    }
+
+    /// `wherry up` again on the same data, after it was killed or stopped.
+    pub(crate) fn start_again(&mut self) {
+        self.process = spawn(self.directory.path(), self.networks, &self.arguments);
+        self.wait_ready();
+    }
+
+    fn wait_ready(&mut self) {
+        eventually("the cluster's readiness", || {
+            if let Some(status) = self.process.try_wait().unwrap() {
+                panic!("wherry up ended with {status}:\n{}", self.log());
+            }
+            if !self.kubeconfig().exists() {
+                return Err("there is no kubeconfig".to_owned());
+            }
+            let output = self.kubectl(&["get", "--raw", "/readyz"]);
+            if output.code == 0 { Ok(()) } else { Err(output.stderr) }
+        });
+        let output = self.kubectl(&["wait", "--for=condition=Ready", "node", "--all", "--timeout=60s"]);
+        assert_eq!(output.code, 0, "{output:?}\n{}", self.log());
+    }
+
+    /// The process of `wherry up`.
+    pub(crate) fn pid(&self) -> i32 {
+        i32::try_from(self.process.id()).unwrap()
+    }
+
+    /// The data directory.
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
+    /// The administrator's kubeconfig.
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
+        self.data_dir().join("kubeconfig.yaml")
+    }
+
+    /// What the cluster logged so far.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+
+    /// End `wherry up` as the kernel ends a process that is out of memory. The Wasm runtime is another process.
+    pub(crate) fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    /// End `wherry up` as Ctrl-C does.
+    pub(crate) fn stop(&mut self) -> std::process::ExitStatus {
+        kill(Pid::from_raw(self.pid()), Signal::SIGINT).unwrap();
+        self.process.wait().unwrap()
+    }
+
+    /// The process of the Wasm runtime: the one behind its socket.
+    pub(crate) fn runtime_pid(&self) -> Option<i32> {
+        use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+        let stream = std::os::unix::net::UnixStream::connect(self.data_dir().join("run/wasm/cri.sock")).ok()?;
+        Some(getsockopt(&stream, PeerCredentials).ok()?.pid())
+    }
+
+    /// Run `wherry` with `arguments` and this cluster's data directory.
+    pub(crate) fn wherry(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(WHERRY);
+        command.args(arguments).arg("--data-dir").arg(self.data_dir());
+        run(&mut command, None)
+    }
+
+    /// Run kubectl.
+    pub(crate) fn kubectl(&self, arguments: &[&str]) -> Output {
+        run(self.kubectl_command().args(arguments), None)
+    }
+
+    /// Run kubectl with text on its standard input.
+    pub(crate) fn kubectl_with_input(&self, arguments: &[&str], input: &str) -> Output {
+        run(self.kubectl_command().args(arguments), Some(input))
+    }
+
+    /// kubectl against this cluster, and nothing of the user's own.
+    pub(crate) fn kubectl_command(&self) -> Command {
+        let mut command = Command::new("kubectl");
+        command.env("KUBECONFIG", self.kubeconfig()).env("HOME", self.directory.path());
+        command
+    }
+
+    /// What kubectl printed; it must have succeeded.
+    pub(crate) fn ok(&self, arguments: &[&str]) -> String {
+        let output = self.kubectl(arguments);
+        assert_eq!(output.code, 0, "kubectl {arguments:?}: {output:?}\n{}", self.state());
+        output.stdout
+    }
+
+    /// `kubectl apply` of a manifest; it must succeed.
+    pub(crate) fn apply(&self, manifest: &str) -> String {
+        let output = self.kubectl_with_input(&["apply", "-f", "-"], manifest);
+        assert_eq!(output.code, 0, "{output:?}\n{manifest}");
+        output.stdout
+    }
+
+    /// Load a sample's guest, built or prebuilt, under the name that its manifest uses, and apply the manifest.
+    pub(crate) fn apply_sample(&self, name: &str) {
+        self.load_sample(name);
+        self.ok(&["apply", "-f", samples().join(name).join("manifest.yaml").to_str().unwrap()]);
+    }
+
+    /// Load a sample's guest under the name that its manifest uses.
+    pub(crate) fn load_sample(&self, name: &str) {
+        let folder = samples().join(name);
+        let built = folder.join("build").join(format!("{name}.wasm"));
+        let file = if built.exists() { built } else { folder.join(format!("{name}.wasm")) };
+        let output =
+            self.wherry(&["image", "load", file.to_str().unwrap(), "--name", &format!("samples/{name}:v1")]);
+        assert_eq!(output.code, 0, "{output:?}");
+    }
+
+    /// The address and first port of a Service.
+    pub(crate) fn service(&self, name: &str) -> SocketAddr {
+        let address =
+            self.ok(&["get", "service", name, "-o", "jsonpath={.spec.clusterIP}:{.spec.ports[0].port}"]);
+        address.parse().unwrap_or_else(|_| panic!("{name} has no address: {address}"))
+    }
+
+    /// What is there, for the message of a test that failed.
+    pub(crate) fn state(&self) -> String {
+        let all = self.kubectl(&["get", "all,events", "-A", "-o", "wide"]);
+        let log = self.log();
+        let tail: Vec<&str> = log.lines().rev().take(60).collect();
+        let tail: Vec<&str> = tail.into_iter().rev().collect();
+        format!("{}\n{}\n--- log\n{}", all.stdout, all.stderr, tail.join("\n"))
+    }
+}
+
+impl Drop for TestCluster {
+    fn drop(&mut self) {
+        let runtime = self.runtime_pid();
+        if matches!(self.process.try_wait(), Ok(None)) {
+            let _ = kill(Pid::from_raw(self.pid()), Signal::SIGTERM);
+            let _ = self.process.wait();
+        }
+        // A test may have killed the parent only.
+        if let Some(runtime) = runtime {
+            let _ = kill(Pid::from_raw(runtime), Signal::SIGKILL);
+        }
+        if std::thread::panicking() {
+            eprintln!("--- log of the cluster\n{}", self.log());
+        }
+    }
+}
+
+/// The folder of the samples.
+pub(crate) fn samples() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/samples"))
+}
+
+fn spawn(directory: &Path, networks: Networks, arguments: &[String]) -> Child {
+    let log = fs::OpenOptions::new().create(true).append(true).open(directory.join("log")).unwrap();
+    Command::new(WHERRY)
+        .arg("up")
+        .arg("--data-dir")
+        .arg(directory.join("data"))
+        .args(["--listen", "127.0.0.1:0", "--kubelet-port", "0", "--node-name", "test-node"])
+        .args(["--pod-cidr", &networks.pod_cidr(), "--service-cidr", &networks.service_cidr()])
+        .args(["--node-ip", &networks.node_ip()])
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .unwrap()
+}
+
+fn run(command: &mut Command, input: Option<&str>) -> Output {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() });
+    let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
+    if let (Some(text), Some(mut stdin)) = (input, child.stdin.take()) {
+        // A command that does not read its input to the end says why on standard error.
+        let _ = stdin.write_all(text.as_bytes());
+    }
+    let output = child.wait_with_output().unwrap();
+    Output {
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        code: output.status.code().unwrap_or(-1),
+    }
+}

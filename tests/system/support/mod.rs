@@ -1,0 +1,24 @@
+//! A cluster for one test, and the ways to look at it.
+
+mod cluster;
+mod http;
+
+pub(crate) use cluster::{TestCluster, samples as samples_folder};
+pub(crate) use http::{Keepalive, get, try_get};
+
+use std::time::{Duration, Instant};
+
+/// How long anything may take before a test gives up. Long, because machines differ; nothing waits so long in vain.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Tries `probe` until it gives something; the last word of what was missing is shown when patience ends.
+pub(crate) fn eventually<T>(what: &str, mut probe: impl FnMut() -> Result<T, String>) -> T {
+    let started = Instant::now();
+    loop {
+        match probe() {
+            Ok(found) => return found,
+            Err(reason) if started.elapsed() > PATIENCE => panic!("{what} did not come about: {reason}"),
+            Err(_) => std::thread::sleep(Duration::from_millis(50)),
+        }
+    }
+}
