@@ -7,6 +7,8 @@ use std::fs;
 use std::os::unix::fs::OpenOptionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use redb::{
@@ -161,12 +163,18 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 }
 
 fn open(path: &Path, cache_bytes: usize) -> Result<Database, Error> {
+    let was_repaired = Arc::new(AtomicBool::new(false));
+    let repair = Arc::clone(&was_repaired);
     let mut database = Builder::new()
         .set_cache_size(cache_bytes)
+        .set_repair_callback(move |_| repair.store(true, Ordering::Relaxed))
         .open(path)
         .map_err(|error| database_error(error, path))?;
-    // Reads every page once and compares checksums: damage is found now, and not by a reader months later.
-    database.check_integrity().map_err(|error| database_error(error, path))?;
+    // Reads every page once and compares checksums: damage is found now, and not by a reader months later. The repair of a
+    // file that was not closed does so, too.
+    if !was_repaired.load(Ordering::Relaxed) {
+        database.check_integrity().map_err(|error| database_error(error, path))?;
+    }
     Ok(database)
 }
 
