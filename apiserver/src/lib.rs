@@ -9,9 +9,17 @@
 //! cacher; every refusal is a `Status`.
 
 pub mod admission;
+pub mod auth;
 pub mod cacher;
-mod codec;
+pub mod codec;
+pub mod discovery;
 pub mod http;
 pub mod identity;
 pub mod kinds;
+pub mod openapi;
+pub mod pki;
 pub mod registry;
+pub mod server;
+pub mod tokens;
+
+pub use server::{ApiServer, Config};

@@ -61,7 +61,7 @@ pub(super) fn answer(
             api.table_form(version, query)?.table(kind, &[object], metadata, true)
         }
     };
-    respond::value(code, form, &shaped)
+    api.value(code, form, &shaped)
 }
 
 /// A page of a list.
@@ -109,7 +109,7 @@ pub(super) async fn list(
             "items": objects.iter().map(|object| shape::partial_object(object, version)).collect::<Vec<_>>()}),
         _ => list_tree(kind, page.metadata(), objects),
     };
-    respond::value(StatusCode::OK, form, &tree)
+    api.value(StatusCode::OK, form, &tree)
 }
 
 /// A list as a tree; the items of built-in kinds carry neither kind nor apiVersion.

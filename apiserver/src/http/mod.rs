@@ -22,7 +22,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::Response;
-use http::Method;
+use http::{Method, StatusCode};
 use tokio_util::sync::CancellationToken;
 use wherry_machinery::status::{Reason, Status, StatusDetails};
 
@@ -68,6 +68,14 @@ impl Api {
         Ok(Self { registry, connector, shutdown, columns: Columns::builtin()? })
     }
 
+    fn value(&self, code: StatusCode, form: Form, value: &serde_json::Value) -> Result<Response, Refusal> {
+        respond::value(self.registry.codec(), code, form, value)
+    }
+
+    fn status(&self, form: Form, status: &Status) -> Response {
+        respond::status(self.registry.codec(), form, status)
+    }
+
     fn table_form(&self, version: &'static str, query: &Query) -> Result<TableForm, Refusal> {
         let now = i64::try_from(self.registry.environment().now().as_secs()).unwrap_or(i64::MAX);
         TableForm::new(version, query, self.columns.clone(), now)
@@ -85,7 +93,7 @@ async fn endpoint(State(api): State<Api>, request: Request) -> Response {
     let error_form = Form::for_status(request.headers(), &query);
     match answer(&api, &query, request).await {
         Ok(response) => response,
-        Err(refusal) => respond::status(error_form, &refusal),
+        Err(refusal) => api.status(error_form, &refusal),
     }
 }
 
@@ -95,7 +103,6 @@ struct Call {
     kind: Arc<Kind>,
     info: RequestInfo,
     query: Query,
-    identity: Identity,
     context: Context,
     form: Form,
 }
@@ -118,8 +125,7 @@ async fn answer(api: &Api, query: &Query, request: Request) -> Result<Response, 
         api: api.clone(),
         kind: Arc::clone(kind),
         form: Form::negotiate(request.headers(), query, streams)?,
-        context: api.registry.context(identity.clone()),
-        identity,
+        context: api.registry.context(identity),
         query: query.clone(),
         info,
     };
@@ -160,7 +166,7 @@ async fn route(mut call: Call, subresource: Option<Subresource>, request: Reques
     let warnings = call.context.take_warnings();
     let mut response = result.unwrap_or_else(|refusal| {
         let form = Form { shape: negotiate::Shape::Object, ..call.form };
-        respond::status(form, &refusal)
+        call.api.status(form, &refusal)
     });
     respond::warn(&mut response, warnings);
     Ok(response)

@@ -43,8 +43,6 @@ pub struct ListOptions {
     pub limit: usize,
     /// The continue token; empty if none.
     pub token: String,
-    /// Whether to watch.
-    pub watch: bool,
     /// Whether a watcher wants bookmarks.
     pub bookmarks: bool,
     /// Whether a watcher wants the present state first, if it says.
@@ -67,7 +65,6 @@ impl ListOptions {
             version_match: query.first("resourceVersionMatch").unwrap_or_default().to_owned(),
             limit: usize::try_from(limit).unwrap_or_default(),
             token: query.first("continue").unwrap_or_default().to_owned(),
-            watch,
             bookmarks: query.flag("allowWatchBookmarks"),
             send_initial_events: query.given("sendInitialEvents").map(|_| query.flag("sendInitialEvents")),
             timeout_seconds: timeout.and_then(|seconds| u64::try_from(seconds).ok()).filter(|seconds| *seconds > 0),

@@ -11,7 +11,7 @@ use serde_json::Value;
 use wherry_machinery::status::Status;
 
 use super::negotiate::{Form, MediaType};
-use crate::codec;
+use crate::codec::{self, Codec};
 use crate::registry::Refusal;
 
 /// A list this small is one slice; larger ones are streamed.
@@ -63,17 +63,17 @@ pub fn json(value: &impl Serialize, pretty: bool) -> Result<Vec<u8>, Refusal> {
 ///
 /// # Errors
 /// 500 or 406, when it cannot be encoded so.
-pub fn value(code: StatusCode, form: Form, value: &Value) -> Result<Response, Refusal> {
+pub fn value(codec: &Codec, code: StatusCode, form: Form, value: &Value) -> Result<Response, Refusal> {
     let body = match form.media_type {
         MediaType::Json => json(value, form.pretty)?,
-        MediaType::Yaml => codec::encode_yaml(value)?,
-        MediaType::Protobuf => codec::encode_protobuf(value)?,
+        MediaType::Yaml => codec::encode_yaml(value),
+        MediaType::Protobuf => codec.encode_protobuf(value)?,
     };
     Ok(bytes(code, form.media_type.as_str(), body))
 }
 
 /// A `Status` in the negotiated encoding.
-pub fn status(form: Form, status: &Status) -> Response {
+pub fn status(codec: &Codec, form: Form, status: &Status) -> Response {
     let code = StatusCode::from_u16(if status.code == 0 { 200 } else { status.code })
         .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let encoded = match form.media_type {
@@ -81,7 +81,7 @@ pub fn status(form: Form, status: &Status) -> Response {
         MediaType::Json => json(status, form.pretty).map(|body| bytes(code, form.media_type.as_str(), body)),
         _ => serde_json::to_value(status)
             .map_err(|error| Box::new(Status::internal(error)))
-            .and_then(|tree| value(code, form, &tree)),
+            .and_then(|tree| value(codec, code, form, &tree)),
     };
     let mut response = encoded.unwrap_or_else(|_| {
         let body = json(status, false).unwrap_or_default();

@@ -9,8 +9,7 @@ use wherry_machinery::selector::Selector;
 use wherry_machinery::status::{Reason, Status};
 
 use super::negotiate::{Shape, body_media_type};
-use super::{Call, list, method_not_allowed, options, respond, write};
-use crate::codec;
+use super::{Call, list, method_not_allowed, options, write};
 use crate::kinds::Subresource;
 use crate::registry::context::Context;
 use crate::registry::strategy::{Part, Resource, Scope};
@@ -57,7 +56,7 @@ pub(super) async fn answer(
 }
 
 fn sent(call: &Call, resource: &Resource, headers: &HeaderMap, body: &Bytes) -> Result<Value, Refusal> {
-    codec::decode(call.api.registry.schemas(), resource, &call.context, body_media_type(headers)?, body)
+    call.api.registry.codec().decode(resource, &call.context, body_media_type(headers)?, body)
 }
 
 async fn current(call: &Call) -> Result<Value, Refusal> {
@@ -92,7 +91,7 @@ fn respond_scale(call: &Call, scale: Value) -> Result<Response, Refusal> {
         Shape::Object => scale,
         _ => super::shape::partial_object(&scale, "v1"),
     };
-    respond::value(StatusCode::OK, call.form, &shaped)
+    call.api.value(StatusCode::OK, call.form, &shaped)
 }
 
 async fn scale(call: &mut Call, is_patch: bool, headers: &HeaderMap, body: &Bytes) -> Result<Response, Refusal> {
@@ -100,10 +99,10 @@ async fn scale(call: &mut Call, is_patch: bool, headers: &HeaderMap, body: &Byte
     options::write_options(&call.query, kind_of_options, &mut call.context)?;
     let patch = if is_patch { Some(write::read_patch(headers, body)?) } else { None };
     let put = if is_patch { Value::Null } else { sent(call, &SCALE, headers, body)? };
-    let (schemas, context) = (call.api.registry.schemas(), &call.context);
+    let (codec, context) = (call.api.registry.codec(), &call.context);
     let transform = |old: &Value| {
         let scale = match &patch {
-            Some(patch) => codec::patched(schemas, &SCALE, context, patch, &scale_of(old)?)?,
+            Some(patch) => codec.patched(&SCALE, context, patch, &scale_of(old)?)?,
             None => put.clone(),
         };
         let replicas = scale["spec"]["replicas"].as_i64().unwrap_or_default();

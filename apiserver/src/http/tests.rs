@@ -6,7 +6,6 @@ use axum::body::Body;
 use futures::StreamExt;
 use serde_json::{Value, json};
 use tower::ServiceExt;
-use wherry_machinery::schema::Schemas;
 
 use super::*;
 use crate::registry::context::Machine;
@@ -28,7 +27,7 @@ async fn server() -> Server {
         store,
         crate::kinds::table(),
         crate::admission::plugins(),
-        Arc::new(Schemas::builtin().unwrap()),
+        Arc::new(crate::codec::Codec::builtin().unwrap()),
         Arc::new(Machine),
     ));
     let shutdown = CancellationToken::new();

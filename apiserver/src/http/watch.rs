@@ -23,7 +23,7 @@ use crate::cacher::entry::Entry;
 use crate::cacher::ring::{EventType, line};
 use crate::cacher::selection::Selection;
 use crate::cacher::{Expired, Watcher};
-use crate::codec;
+use crate::codec::Codec;
 use crate::registry::{Kind, ListVersion, Refusal};
 
 /// A watch without `timeoutSeconds` ends after this and up to as much again. Source: `--min-request-timeout`.
@@ -39,6 +39,7 @@ const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
 /// How events are encoded.
 struct Encoder {
+    codec: Arc<Codec>,
     kind: Arc<Kind>,
     form: Form,
     table: Option<TableForm>,
@@ -75,10 +76,17 @@ pub(super) async fn watch(
         Shape::Table(version) => Some(api.table_form(version, query)?),
         _ => None,
     };
-    let mut encoder = Encoder { kind: Arc::clone(kind), form, table, has_sent_columns: false };
+    let mut encoder = Encoder {
+        codec: Arc::clone(api.registry.codec()),
+        kind: Arc::clone(kind),
+        form,
+        table,
+        has_sent_columns: false,
+    };
     let started = begin(api, kind, &options, &mut encoder).await?;
     let timeout = options.timeout_seconds.unwrap_or_else(|| {
-        MIN_TIMEOUT_SECONDS + u64::try_from(api.registry.environment().now().subsec_nanos()).unwrap_or_default() % MIN_TIMEOUT_SECONDS
+        // The nanoseconds of now are random enough to keep watches from ending together.
+        MIN_TIMEOUT_SECONDS + u64::from(api.registry.environment().now().subsec_nanos()) % MIN_TIMEOUT_SECONDS
     });
     let now = Instant::now();
     let end = now + Duration::from_secs(timeout);
@@ -280,7 +288,7 @@ impl Encoder {
 
     fn encode(&self, event_type: &str, object: &Value) -> Result<Bytes, Refusal> {
         match self.form.media_type {
-            MediaType::Protobuf => codec::watch_frame(event_type, object).map(Bytes::from),
+            MediaType::Protobuf => self.codec.watch_frame(event_type, object).map(Bytes::from),
             MediaType::Json | MediaType::Yaml => {
                 respond::json(&json!({"type": event_type, "object": object}), false).map(Bytes::from)
             }

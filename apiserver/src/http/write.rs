@@ -4,12 +4,13 @@ use axum::response::Response;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
+use wherry_machinery::patch::PatchType;
 use wherry_machinery::status::{Reason, Status, StatusDetails};
 
 use super::negotiate::{MediaType, Shape, body_media_type, content_type};
 use super::options::{self, ListOptions};
-use super::{Call, list, respond, shape};
-use crate::codec::{self, Patch};
+use super::{Call, list, shape};
+use crate::codec::Patch;
 use crate::registry::strategy::Part;
 use crate::registry::{Refusal, Target};
 
@@ -58,10 +59,11 @@ pub(super) async fn patch(call: &mut Call, headers: &HeaderMap, body: &Bytes) ->
 
 /// The patch in a body.
 pub(super) fn read_patch(headers: &HeaderMap, body: &Bytes) -> Result<Patch, Refusal> {
+    let patch = |patch_type| Ok(Patch { patch_type, body: body.clone() });
     match content_type(headers) {
-        "application/json-patch+json" => Patch::json(body),
-        "application/merge-patch+json" => Patch::merge(body),
-        "application/strategic-merge-patch+json" => Patch::strategic(body),
+        "application/json-patch+json" => patch(PatchType::Json),
+        "application/merge-patch+json" => patch(PatchType::Merge),
+        "application/strategic-merge-patch+json" => patch(PatchType::StrategicMerge),
         "application/apply-patch+yaml" | "application/apply-patch+cbor" => {
             let message = "the body of the request was in an unknown format - accepted media types include: \
                            application/json-patch+json, application/merge-patch+json, \
@@ -85,8 +87,8 @@ pub(super) async fn patch_part(
     options::write_options(&call.query, "PatchOptions", &mut call.context)?;
     let patch = read_patch(headers, body)?;
     let target = Target { namespace: call.namespace(), name: &call.info.name, part, subresource, may_create: false };
-    let (schemas, resource, context) = (call.api.registry.schemas(), &call.kind.resource, &call.context);
-    let transform = |old: &Value| codec::patched(schemas, resource, context, &patch, old);
+    let (codec, resource, context) = (call.api.registry.codec(), &call.kind.resource, &call.context);
+    let transform = |old: &Value| codec.patched(resource, context, &patch, old);
     let updated = call.api.registry.update(&call.kind, context, target, &transform).await?;
     list::answer(&call.api, &call.kind, StatusCode::OK, call.form, &call.query, updated.object)
 }
@@ -94,19 +96,19 @@ pub(super) async fn patch_part(
 /// The object in a body, of this call's kind.
 pub(super) fn decode(call: &Call, headers: &HeaderMap, body: &Bytes) -> Result<Value, Refusal> {
     let media_type = body_media_type(headers)?;
-    codec::decode(call.api.registry.schemas(), &call.kind.resource, &call.context, media_type, body)
+    call.api.registry.codec().decode(&call.kind.resource, &call.context, media_type, body)
 }
 
-fn delete_body(headers: &HeaderMap, body: &Bytes) -> Result<Option<Value>, Refusal> {
+fn delete_body(call: &Call, headers: &HeaderMap, body: &Bytes) -> Result<Option<Value>, Refusal> {
     if body.is_empty() {
         return Ok(None);
     }
-    codec::decode_delete_options(body_media_type(headers)?, body).map(Some)
+    call.api.registry.codec().decode_delete_options(body_media_type(headers)?, body).map(Some)
 }
 
 /// DELETE of an object.
 pub(super) async fn delete(call: &mut Call, headers: &HeaderMap, body: &Bytes) -> Result<Response, Refusal> {
-    let sent = delete_body(headers, body)?;
+    let sent = delete_body(call, headers, body)?;
     let options = options::delete_options(&call.query, sent.as_ref(), &mut call.context)?;
     let (namespace, name) = (call.namespace().to_owned(), call.info.name.clone());
     let deleted = call.api.registry.delete(&call.kind, &call.context, &namespace, &name, &options).await?;
@@ -120,7 +122,7 @@ pub(super) async fn delete(call: &mut Call, headers: &HeaderMap, body: &Bytes) -
         Err(status) => {
             let mut form = call.form;
             form.shape = Shape::Object;
-            Ok(respond::status(form, &status))
+            Ok(call.api.status(form, &status))
         }
     }
 }
@@ -132,7 +134,7 @@ pub(super) async fn delete_collection(
     body: &Bytes,
 ) -> Result<Response, Refusal> {
     let selection = ListOptions::parse(&call.query, &call.kind, call.wanted_namespace(), false)?;
-    let sent = delete_body(headers, body)?;
+    let sent = delete_body(call, headers, body)?;
     let options = options::delete_options(&call.query, sent.as_ref(), &mut call.context)?;
     let page = list::page(&call.api, &call.kind, &selection).await?;
     let names: Vec<(String, String)> =
@@ -149,7 +151,7 @@ pub(super) async fn delete_collection(
         }
         Shape::Object => list::list_tree(&call.kind, metadata, objects),
     };
-    respond::value(StatusCode::OK, call.form, &tree)
+    call.api.value(StatusCode::OK, call.form, &tree)
 }
 
 /// The `Status` of an act that was done and has no object to show, such as a binding.
@@ -161,5 +163,5 @@ pub(super) fn done(call: &Call) -> Response {
     if form.media_type == MediaType::Json || form.shape != Shape::Object {
         form.shape = Shape::Object;
     }
-    respond::status(form, &status)
+    call.api.status(form, &status)
 }

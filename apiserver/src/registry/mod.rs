@@ -19,7 +19,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::Value;
-use wherry_machinery::schema::Schemas;
 use wherry_machinery::status::{Reason, Status, StatusCause, StatusDetails};
 use wherry_storage::{Key, KeyError, Revision, Store};
 
@@ -30,6 +29,7 @@ use crate::admission::Admission;
 use crate::cacher::Cacher;
 use crate::cacher::entry::TypePrefix;
 use crate::cacher::feed::Feed;
+use crate::codec::Codec;
 use crate::kinds::{Row, Subresource, View};
 
 pub use delete::{DeleteOptions, Deleted, Preconditions, Propagation};
@@ -132,7 +132,7 @@ pub struct Registry {
     feed: Arc<Feed>,
     kinds: HashMap<(&'static str, &'static str, &'static str), Arc<Kind>>,
     admission: Vec<Arc<dyn Admission>>,
-    schemas: Arc<Schemas>,
+    codec: Arc<Codec>,
     environment: Arc<dyn Environment>,
 }
 
@@ -142,7 +142,7 @@ impl Registry {
         store: Arc<dyn Store>,
         table: Vec<Row>,
         admission: Vec<Arc<dyn Admission>>,
-        schemas: Arc<Schemas>,
+        codec: Arc<Codec>,
         environment: Arc<dyn Environment>,
     ) -> Self {
         let mut kinds = HashMap::new();
@@ -155,7 +155,7 @@ impl Registry {
             kinds.insert((names.group, names.version, names.name), kind);
         }
         let feed = Arc::new(Feed::new(Arc::clone(&store), cachers));
-        Self { store, feed, kinds, admission, schemas, environment }
+        Self { store, feed, kinds, admission, codec, environment }
     }
 
     /// What keeps the caches up to date: load it, then run it.
@@ -174,9 +174,9 @@ impl Registry {
         self.kinds.values()
     }
 
-    /// The model of the built-in types.
-    pub fn schemas(&self) -> &Arc<Schemas> {
-        &self.schemas
+    /// Between bytes and objects.
+    pub fn codec(&self) -> &Arc<Codec> {
+        &self.codec
     }
 
     /// The store.
