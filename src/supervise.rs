@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::task::JoinHandle;
+use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use wherry_client::{Lifecycle, lifecycle::ReadinessReport};
 
@@ -31,6 +31,8 @@ pub type Run = Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>>;
 #[derive(Debug, Clone, Default)]
 pub struct Board {
     states: Arc<Mutex<BTreeMap<&'static str, State>>>,
+    /// Told of every change.
+    changed: watch::Sender<()>,
 }
 
 #[derive(Debug)]
@@ -53,8 +55,29 @@ impl Board {
         }
     }
 
+    /// Wait until a component is ready.
+    pub async fn wait_ready(&self, name: &str) {
+        let mut changed = self.changed.subscribe();
+        loop {
+            let report = match self.states.lock().unwrap_or_else(PoisonError::into_inner).get(name) {
+                Some(State::Running(report)) => Some(report.clone()),
+                _ => None,
+            };
+            match report {
+                Some(mut report) if report.wait_ready().await => return,
+                // It ended or has not started: the next run reports anew.
+                _ => {
+                    if changed.changed().await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
     fn set(&self, name: &'static str, state: State) {
         self.states.lock().unwrap_or_else(PoisonError::into_inner).insert(name, state);
+        self.changed.send_replace(());
     }
 }
 

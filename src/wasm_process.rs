@@ -38,8 +38,6 @@ pub struct WasmProcess {
     pub arguments: Vec<String>,
     /// Where it serves CRI.
     pub socket: PathBuf,
-    /// Where its log goes, beside our own standard error.
-    pub log_filter: String,
 }
 
 /// Why the runtime is not there.

@@ -1,0 +1,59 @@
+//! `wherry apiserver`.
+
+use std::net::SocketAddr;
+
+use anyhow::Context as _;
+use clap::Args;
+use tokio_util::sync::CancellationToken;
+use wherry_apiserver::pki::ClientIdentity;
+
+use super::{DataDirArguments, network, shutdown, store};
+use crate::cluster::Api;
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    directory: DataDirArguments,
+    /// Where to listen; port 0 takes any that is free.
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:6443")]
+    listen: SocketAddr,
+    #[command(flatten)]
+    network: network::Arguments,
+    #[command(flatten)]
+    store: store::Arguments,
+}
+
+impl Arguments {
+    pub(super) async fn run(self) -> anyhow::Result<()> {
+        self.network.check()?;
+        let data_dir = self.directory.data_dir()?;
+        let _lock = data_dir.lock("apiserver")?;
+        let store = self.store.open(&data_dir).await?;
+        let api = Api::start(&data_dir, self.listen, self.network.service_cidr, store).await?;
+        let url = format!("https://{}", api.address);
+        api.pki
+            .write_kubeconfig(&data_dir.kubeconfig(), &url, &ClientIdentity::Admin)
+            .context("cannot write the kubeconfig")?;
+        // What the other components need to run alone, each as itself.
+        for (file, identity) in [
+            ("scheduler.yaml", ClientIdentity::Scheduler),
+            ("controllers.yaml", ClientIdentity::Controllers),
+            ("proxy.yaml", ClientIdentity::Proxy),
+        ] {
+            let path = data_dir.pki().join(file);
+            api.pki.write_kubeconfig(&path, &url, &identity).with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        tracing::info!(address = %api.address, kubeconfig = %data_dir.kubeconfig().display(), "the API is served");
+        let stop = CancellationToken::new();
+        let serve = api.server.serve(api.listener, api.tls, stop.clone());
+        tokio::pin!(serve);
+        tokio::select! {
+            () = &mut serve => anyhow::bail!("the API server stopped serving"),
+            asked = shutdown::asked() => asked?,
+        }
+        stop.cancel();
+        serve.await;
+        api.server.stop().await;
+        Ok(())
+    }
+}

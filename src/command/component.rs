@@ -1,0 +1,105 @@
+//! Components that run alone, against a kubeconfig.
+
+use std::{future::Future, net::IpAddr, path::PathBuf};
+
+use anyhow::Context as _;
+use clap::Args;
+use wherry_client::Lifecycle;
+
+use super::shutdown;
+use crate::node;
+
+/// Whose cluster it is.
+#[derive(Debug, Clone, Args)]
+pub(super) struct Arguments {
+    /// How to reach the API server.
+    #[arg(long, value_name = "FILE", env = "KUBECONFIG")]
+    pub(super) kubeconfig: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ControllersArguments {
+    #[command(flatten)]
+    cluster: Arguments,
+    /// The certificate authority that is published as ConfigMap kube-root-ca.crt in every namespace, PEM.
+    #[arg(long, value_name = "FILE")]
+    root_ca_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ProxyArguments {
+    #[command(flatten)]
+    cluster: Arguments,
+    /// The node's name [default: the host's].
+    #[arg(long, value_name = "NAME")]
+    node_name: Option<String>,
+    /// The address on which node ports are served.
+    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
+    node_ip: IpAddr,
+}
+
+impl Arguments {
+    /// A client of that cluster.
+    pub(super) async fn client(&self) -> anyhow::Result<kube::Client> {
+        let client = wherry_client::connect::from_kubeconfig(&self.kubeconfig).await;
+        client.with_context(|| format!("cannot use the kubeconfig {}", self.kubeconfig.display()))
+    }
+
+    pub(super) async fn scheduler(self) -> anyhow::Result<()> {
+        let client = self.client().await?;
+        until_asked("scheduler", |lifecycle| async {
+            Ok(wherry_scheduler::run(client, wherry_scheduler::Config::default(), lifecycle).await?)
+        })
+        .await
+    }
+}
+
+impl ControllersArguments {
+    pub(super) async fn run(self) -> anyhow::Result<()> {
+        let root_ca_pem = match &self.root_ca_file {
+            Some(path) => {
+                Some(std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?)
+            }
+            None => None,
+        };
+        let client = self.cluster.client().await?;
+        let config = wherry_controllers::Config { root_ca_pem, ..wherry_controllers::Config::default() };
+        until_asked("controllers", |lifecycle| async {
+            Ok(wherry_controllers::run(client, config, lifecycle).await?)
+        })
+        .await
+    }
+}
+
+impl ProxyArguments {
+    pub(super) async fn run(self) -> anyhow::Result<()> {
+        let client = self.cluster.client().await?;
+        let node_name = self.node_name.map_or_else(node::host_name, Ok)?;
+        let config = wherry_proxy::Config { node_name, node_port_addresses: vec![self.node_ip] };
+        until_asked("proxy", |lifecycle| async { Ok(wherry_proxy::run(client, config, lifecycle).await?) }).await
+    }
+}
+
+/// Run one component until Ctrl-C, then let it drain.
+pub(super) async fn until_asked<F>(name: &'static str, start: impl FnOnce(Lifecycle) -> F) -> anyhow::Result<()>
+where
+    F: Future<Output = anyhow::Result<()>>,
+{
+    let (lifecycle, mut report) = Lifecycle::new();
+    let stop = lifecycle.shutdown.clone();
+    let run = start(lifecycle);
+    tokio::pin!(run);
+    let asked = async {
+        tokio::select! {
+            asked = shutdown::asked() => return asked,
+            is_ready = report.wait_ready() => if is_ready { tracing::info!(component = name, "ready") },
+        }
+        shutdown::asked().await
+    };
+    tokio::select! {
+        ended = &mut run => return ended.and_then(|()| anyhow::bail!("the {name} ended early")),
+        asked = asked => asked?,
+    }
+    stop.cancel();
+    run.await
+}

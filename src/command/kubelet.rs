@@ -1,0 +1,65 @@
+//! `wherry kubelet`.
+
+use clap::Args;
+use wherry_apiserver::pki::Pki;
+
+use super::{
+    DataDirArguments,
+    component::{self, until_asked},
+    network, up, wasm_runtime,
+};
+use crate::{logging, node::Node, supervise::Supervisor};
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    cluster: component::Arguments,
+    #[command(flatten)]
+    directory: DataDirArguments,
+    #[command(flatten)]
+    node: up::NodeArguments,
+    #[command(flatten)]
+    network: network::Arguments,
+    /// A Wasm runtime that runs already [default: start one].
+    #[arg(long, value_name = "unix:///PATH")]
+    runtime_endpoint: Option<String>,
+}
+
+impl Arguments {
+    pub(super) async fn run(self, log: &str, log_format: logging::Format) -> anyhow::Result<()> {
+        self.network.check()?;
+        let data_dir = self.directory.data_dir()?;
+        let _lock = data_dir.lock("kubelet")?;
+        let wasm = up::wasm_process(&data_dir, &self.network, log, log_format)?;
+        let runtime_socket = match &self.runtime_endpoint {
+            Some(endpoint) => endpoint.strip_prefix("unix://").unwrap_or(endpoint).into(),
+            None => wasm.socket.clone(),
+        };
+        let config = Node {
+            data_dir: data_dir.clone(),
+            node_name: self.node.node_name()?,
+            node_ip: self.network.node_ip,
+            port: self.node.kubelet_port,
+            pod_cidr: self.network.pod_cidr,
+            static_pod_dir: self.node.static_pod_dir.clone(),
+            runtime_owner_uid: wasm_runtime::owner_uid(),
+            runtime_socket,
+        }
+        .kubelet_config(&Pki::open(&data_dir.pki())?)?;
+        let client = self.cluster.client().await?;
+
+        let mut supervisor = Supervisor::default();
+        if self.runtime_endpoint.is_none() {
+            supervisor.spawn("wasm-runtime", move |lifecycle| {
+                let wasm = wasm.clone();
+                Box::pin(async move { Ok(wasm.run(lifecycle).await?) })
+            });
+        }
+        let result = until_asked("kubelet", |lifecycle| async {
+            Ok(wherry_kubelet::run(client, config, lifecycle).await?)
+        })
+        .await;
+        supervisor.stop().await;
+        result
+    }
+}

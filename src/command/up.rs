@@ -1,0 +1,117 @@
+//! `wherry up`: a whole cluster.
+
+use std::{net::SocketAddr, path::PathBuf, time::Instant};
+
+use anyhow::Context as _;
+use clap::Args;
+
+use super::{DataDirArguments, network, shutdown, store, wasm_runtime};
+use crate::{
+    cluster::{Cluster, Options},
+    data_dir::DataDir,
+    logging, node,
+    wasm_process::WasmProcess,
+};
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    directory: DataDirArguments,
+    /// Where the API server listens; port 0 takes any that is free.
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:6443")]
+    listen: SocketAddr,
+    #[command(flatten)]
+    node: NodeArguments,
+    #[command(flatten)]
+    network: network::Arguments,
+    #[command(flatten)]
+    store: store::Arguments,
+}
+
+/// What can be said of the node.
+#[derive(Debug, Clone, Args)]
+pub(super) struct NodeArguments {
+    /// The node's name [default: the host's].
+    #[arg(long, value_name = "NAME")]
+    node_name: Option<String>,
+    /// The port of the node's own API; 0 takes any that is free.
+    #[arg(long, value_name = "PORT", default_value_t = wherry_kubelet::DEFAULT_PORT)]
+    pub(super) kubelet_port: u16,
+    /// Run the pods whose manifests are in this directory, without the API server's word.
+    #[arg(long, value_name = "DIR")]
+    pub(super) static_pod_dir: Option<PathBuf>,
+}
+
+impl NodeArguments {
+    /// The node's name.
+    pub(super) fn node_name(&self) -> anyhow::Result<String> {
+        self.node_name.clone().map_or_else(node::host_name, Ok)
+    }
+}
+
+impl Arguments {
+    pub(super) async fn run(self, log: &str, log_format: logging::Format) -> anyhow::Result<()> {
+        let started = Instant::now();
+        self.network.check()?;
+        let data_dir = self.directory.data_dir()?;
+        let _lock = data_dir.lock("up")?;
+        let options = Options {
+            listen: self.listen,
+            node_name: self.node.node_name()?,
+            node_ip: self.network.node_ip,
+            kubelet_port: self.node.kubelet_port,
+            pod_cidr: self.network.pod_cidr,
+            service_cidr: self.network.service_cidr,
+            static_pod_dir: self.node.static_pod_dir.clone(),
+            wasm_process: wasm_process(&data_dir, &self.network, log, log_format)?,
+            runtime_owner_uid: wasm_runtime::owner_uid(),
+            data_dir: data_dir.clone(),
+        };
+        let store = self.store.open(&data_dir).await?;
+        let cluster = Cluster::start(options, store).await?;
+        tracing::info!(address = %cluster.address(), "the API is served");
+        tokio::select! {
+            asked = shutdown::asked() => asked?,
+            () = cluster.ready() => {
+                say_ready(&cluster, started);
+                shutdown::asked().await?;
+            }
+        }
+        tracing::info!("stopping");
+        cluster.stop().await;
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+/// How the node starts the Wasm runtime: this binary again, in a process of its own.
+pub(super) fn wasm_process(
+    data_dir: &DataDir,
+    network: &network::Arguments,
+    log: &str,
+    log_format: logging::Format,
+) -> anyhow::Result<WasmProcess> {
+    let socket = data_dir.wasm_socket();
+    let mut arguments = vec![
+        "wasm-runtime".to_owned(),
+        format!("--listen=unix://{}", socket.display()),
+        format!("--root={}", data_dir.wasm().display()),
+        format!("--pod-cidr={}", network.pod_cidr),
+        format!("--service-cidr={}", network.service_cidr),
+        format!("--log={log}"),
+    ];
+    if log_format == logging::Format::Json {
+        arguments.push("--log-format=json".to_owned());
+    }
+    let program = std::env::current_exe().context("cannot find this program's own file")?;
+    Ok(WasmProcess { program, arguments, socket })
+}
+
+#[expect(clippy::print_stdout, reason = "this is what the user waits for")]
+fn say_ready(cluster: &Cluster, started: Instant) {
+    println!(
+        "\nThe cluster is ready after {} ms. Try:\n\n    export KUBECONFIG={}\n    kubectl get nodes\n\nCtrl-C stops it; the next `wherry up` finds everything as it was.",
+        started.elapsed().as_millis(),
+        cluster.kubeconfig().display()
+    );
+}

@@ -1,0 +1,82 @@
+//! `wherry wasm-runtime`: CRI v1 on a Unix socket, without privileges.
+
+use std::{path::PathBuf, sync::Arc};
+
+use anyhow::Context as _;
+use clap::Args;
+use ipnet::Ipv4Net;
+use tokio_util::sync::CancellationToken;
+use wherry_runtime_wasm::{
+    Config, WasmRuntime,
+    privileges::{self, drop_privileges},
+};
+
+use super::shutdown;
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// The socket on which CRI v1 is served. Its directory should hold nothing else: it is given to the runtime's user.
+    #[arg(long, value_name = "unix:///PATH")]
+    listen: String,
+    /// Where images, compiled code and state are kept.
+    #[arg(long, value_name = "DIR")]
+    root: PathBuf,
+    /// The range of all pods' addresses.
+    #[arg(long, value_name = "CIDR", default_value = "127.64.0.0/16")]
+    pod_cidr: Ipv4Net,
+    /// The range of the Services' addresses, which every guest may connect to.
+    #[arg(long, value_name = "CIDR", default_value = "127.96.0.0/16")]
+    service_cidr: Ipv4Net,
+    /// The user to become when started by root.
+    #[arg(long, value_name = "UID", default_value_t = default_uid())]
+    uid: u32,
+    /// The group to become when started by root.
+    #[arg(long, value_name = "GID", default_value_t = default_uid())]
+    gid: u32,
+}
+
+fn default_uid() -> u32 {
+    privileges::Options::new("", "").uid
+}
+
+/// The user that a runtime started by us runs as, if that is another than we are.
+pub(super) fn owner_uid() -> Option<u32> {
+    nix::unistd::geteuid().is_root().then(default_uid)
+}
+
+impl Arguments {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        let socket = PathBuf::from(self.listen.strip_prefix("unix://").unwrap_or(&self.listen));
+        let socket_dir = socket.parent().filter(|directory| directory.is_absolute());
+        let socket_dir = socket_dir.with_context(|| format!("--listen {:?} must be unix:///PATH", self.listen))?;
+        let options =
+            privileges::Options { uid: self.uid, gid: self.gid, ..privileges::Options::new(&self.root, socket_dir) };
+        // Before the async runtime: privileges are a thread's own, and it makes threads.
+        let dropped = drop_privileges(&options).context("cannot give up privileges")?;
+        tracing::debug!(uid = dropped.uid, low_ports = dropped.low_ports, "privileges given up");
+        super::block_on(serve(self, socket))
+    }
+}
+
+async fn serve(arguments: Arguments, socket: PathBuf) -> anyhow::Result<()> {
+    let config = Config {
+        cluster_cidrs: vec![arguments.pod_cidr.into()],
+        service_cidrs: vec![arguments.service_cidr.into()],
+        ..Config::new(arguments.root)
+    };
+    let runtime = Arc::new(WasmRuntime::start(config).await.context("cannot start the wasm runtime")?);
+    let stop = CancellationToken::new();
+    let serving = tokio::spawn({
+        let (runtime, stop) = (Arc::clone(&runtime), stop.clone());
+        async move { wherry_runtime_cri::serve(runtime, &socket, stop).await }
+    });
+    tokio::pin!(serving);
+    tokio::select! {
+        ended = &mut serving => return Ok(ended??),
+        asked = shutdown::asked() => asked?,
+    }
+    stop.cancel();
+    serving.await??;
+    runtime.stop().await;
+    Ok(())
+}
