@@ -1,0 +1,170 @@
+//! What a guest is granted, and the store that holds it.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+
+use wasmtime::component::ResourceTable;
+use wasmtime::{Engine, Store};
+use wasmtime_wasi::p1::WasiP1Ctx;
+use wasmtime_wasi::sockets::SocketAddrUse;
+use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+use wherry_runtimes::log::Stream;
+
+use super::log_file::GuestOutput;
+use super::memory::InstanceMemory;
+use super::send::Sending;
+use super::{Arguments, ContainerMemory, GuestMount, LogFile, Outbound};
+use crate::code::Program;
+
+/// The largest set of HTTP headers that a guest can build, in bytes. Source: wasmtime's own default.
+const MAX_HEADERS_BYTES: usize = 128 * 1024;
+
+/// Most host resources (streams, requests, descriptors) that one instance may hold.
+const MAX_RESOURCES: usize = 100_000;
+
+/// Most random bytes at once.
+const MAX_RANDOM_BYTES: u64 = 1 << 20;
+
+/// What every instance of a container gets.
+#[derive(Clone)]
+pub(crate) struct Grants {
+    pub(crate) arguments: Arc<Arguments>,
+    pub(crate) mounts: Arc<[GuestMount]>,
+    pub(crate) outbound: Arc<Outbound>,
+    pub(crate) log: Arc<LogFile>,
+    pub(crate) memory: Arc<ContainerMemory>,
+}
+
+/// The state of a core module's store.
+pub(crate) struct ModuleGuest {
+    pub(crate) wasi: WasiP1Ctx,
+    memory: InstanceMemory,
+}
+
+/// The state of a component's store.
+pub(crate) struct ComponentGuest {
+    wasi: WasiCtx,
+    table: ResourceTable,
+    http: WasiHttpCtx,
+    sending: Sending,
+    memory: InstanceMemory,
+}
+
+impl WasiView for ComponentGuest {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl WasiHttpView for ComponentGuest {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { hooks: &mut self.sending, table: &mut self.table, ctx: &mut self.http }
+    }
+}
+
+/// A store, and whether it was refused memory: that outlives the store.
+pub(crate) struct Prepared<T: 'static> {
+    pub(crate) store: Store<T>,
+    pub(crate) refused: Arc<std::sync::atomic::AtomicBool>,
+}
+
+impl Grants {
+    /// A fresh store for a core module.
+    pub(crate) fn module_store(&self, engine: &Engine) -> wasmtime::Result<Prepared<ModuleGuest>> {
+        let memory = InstanceMemory::new(&self.memory);
+        let refused = memory.refused();
+        let guest = ModuleGuest { wasi: self.context(Sockets::Denied)?.build_p1(), memory };
+        let mut store = Store::new(engine, guest);
+        store.limiter(|guest| &mut guest.memory);
+        Program::be_fair(&mut store);
+        Ok(Prepared { store, refused })
+    }
+
+    /// A fresh store for a component.
+    pub(crate) fn component_store(
+        &self,
+        engine: &Engine,
+        sockets: Sockets,
+    ) -> wasmtime::Result<Prepared<ComponentGuest>> {
+        let memory = InstanceMemory::new(&self.memory);
+        let refused = memory.refused();
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(MAX_RESOURCES);
+        let mut http = WasiHttpCtx::new();
+        http.set_field_size_limit(MAX_HEADERS_BYTES);
+        let guest = ComponentGuest {
+            wasi: self.context(sockets)?.build(),
+            table,
+            http,
+            sending: Sending { outbound: Arc::clone(&self.outbound), log: Arc::clone(&self.log) },
+            memory,
+        };
+        let mut store = Store::new(engine, guest);
+        store.limiter(|guest| &mut guest.memory);
+        Program::be_fair(&mut store);
+        Ok(Prepared { store, refused })
+    }
+
+    fn context(&self, sockets: Sockets) -> wasmtime::Result<WasiCtxBuilder> {
+        let mut builder = WasiCtx::builder();
+        builder
+            .args(&self.arguments.args)
+            .envs(&self.arguments.env)
+            .initial_cwd(&self.arguments.working_dir)
+            .max_random_size(MAX_RANDOM_BYTES)
+            .stdout(GuestOutput::new(&self.log, Stream::Stdout))
+            .stderr(GuestOutput::new(&self.log, Stream::Stderr));
+        for mount in self.mounts.iter() {
+            builder.preopened_dir(&mount.host, &mount.guest, mount.permissions()).map_err(|error| {
+                error.context(format!("mount {} at {}", mount.host.display(), mount.guest))
+            })?;
+        }
+        if sockets == Sockets::AsGranted {
+            let outbound = Arc::clone(&self.outbound);
+            let log = Arc::clone(&self.log);
+            builder
+                .allow_tcp(true)
+                .allow_udp(true)
+                .allow_ip_name_lookup(outbound.may_resolve())
+                .socket_addr_check(move |address, usage| {
+                    Box::pin(socket_allowed(Arc::clone(&outbound), Arc::clone(&log), address, usage))
+                });
+        }
+        Ok(builder)
+    }
+}
+
+/// Whether an instance may open sockets at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sockets {
+    /// An HTTP guest's world has none; preview 1 cannot open any.
+    Denied,
+    /// As the pod's grants say.
+    AsGranted,
+}
+
+async fn socket_allowed(
+    outbound: Arc<Outbound>,
+    log: Arc<LogFile>,
+    address: SocketAddr,
+    usage: SocketAddrUse,
+) -> bool {
+    let allowed = match outbound.socket_use(address, usage) {
+        Some(decided) => decided,
+        None => {
+            // The guest looked a granted name up itself: the address is good if the name leads there.
+            let names = outbound.names_for(address.port());
+            let lookup = tokio::task::spawn_blocking(move || {
+                names.iter().any(|name| {
+                    (name.as_str(), address.port()).to_socket_addrs().is_ok_and(|mut a| a.any(|a| a == address))
+                })
+            });
+            lookup.await.unwrap_or(false)
+        }
+    };
+    if !allowed {
+        log.line(&format!("socket refused: {usage:?} {address} is not granted to this pod"));
+    }
+    allowed
+}
