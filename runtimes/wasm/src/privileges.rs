@@ -94,7 +94,8 @@ pub fn drop_privileges(options: &Options) -> Result<Dropped, Error> {
     rustix::thread::set_capabilities(None, sets)
         .map_err(|errno| Error::Step { step: "give up capabilities", source: errno.into() })?;
     if low_ports {
-        let ambient = rustix::thread::configure_capability_in_ambient_set(CapabilitySet::NET_BIND_SERVICE, true);
+        let ambient =
+            rustix::thread::configure_capability_in_ambient_set(CapabilitySet::NET_BIND_SERVICE, true);
         ambient.map_err(|errno| Error::Step { step: "keep CAP_NET_BIND_SERVICE", source: errno.into() })?;
     }
     no_new_privileges()?;

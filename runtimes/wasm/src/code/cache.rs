@@ -45,7 +45,11 @@ impl CodeCache {
     }
 
     /// The program of a WebAssembly file: mapped, or compiled first. Callers for the same digest share the work.
-    pub(crate) async fn program(self: &Arc<Self>, digest: &str, wasm: PathBuf) -> Result<Arc<Program>, CodeError> {
+    pub(crate) async fn program(
+        self: &Arc<Self>,
+        digest: &str,
+        wasm: PathBuf,
+    ) -> Result<Arc<Program>, CodeError> {
         let cell = {
             let mut mapped = self.mapped.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(mapped.entry(digest.to_owned()).or_default())
@@ -54,7 +58,9 @@ impl CodeCache {
         let program = cell
             .get_or_try_init(|| async move {
                 let built = tokio::task::spawn_blocking(move || cache.build(&key, &wasm)).await;
-                built.map_err(|error| CodeError::Compile(format!("the compiler failed: {error}")))?.map(Arc::new)
+                built
+                    .map_err(|error| CodeError::Compile(format!("the compiler failed: {error}")))?
+                    .map(Arc::new)
             })
             .await?;
         Ok(Arc::clone(program))
@@ -118,7 +124,9 @@ fn is_trusted(file: &Path, sum: &Path) -> bool {
     if !ours(file) || !ours(sum) {
         return false;
     }
-    let (Ok(expected), Ok(mut opened)) = (std::fs::read(sum), std::fs::File::open(file)) else { return false };
+    let (Ok(expected), Ok(mut opened)) = (std::fs::read(sum), std::fs::File::open(file)) else {
+        return false;
+    };
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 256 * 1024];
     loop {

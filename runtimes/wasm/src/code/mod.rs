@@ -41,7 +41,9 @@ impl From<CodeError> for wherry_runtimes::Error {
     fn from(error: CodeError) -> Self {
         let text = error.to_string();
         match error {
-            CodeError::Compile(_) | CodeError::NothingToRun(_) | CodeError::Link(_) => Self::InvalidArgument(text),
+            CodeError::Compile(_) | CodeError::NothingToRun(_) | CodeError::Link(_) => {
+                Self::InvalidArgument(text)
+            }
             CodeError::Cache { .. } | CodeError::Engine(_) => Self::Internal(text),
         }
     }

@@ -61,7 +61,8 @@ fn components(engine: &Engine) -> wasmtime::Result<ComponentLinker<ComponentGues
 
 /// Compiles WebAssembly of either kind; blocking, and long for large guests.
 pub(crate) fn compile(engine: &Engine, wasm: &[u8]) -> Result<Vec<u8>, CodeError> {
-    let compiled = if is_component(wasm) { engine.precompile_component(wasm) } else { engine.precompile_module(wasm) };
+    let compiled =
+        if is_component(wasm) { engine.precompile_component(wasm) } else { engine.precompile_module(wasm) };
     compiled.map_err(|error| CodeError::Compile(format!("{error:#}")))
 }
 

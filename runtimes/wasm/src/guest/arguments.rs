@@ -83,8 +83,10 @@ mod tests {
     fn variables_of_the_container_win_and_the_later_of_two() {
         let image = ImageRecord { env: strings(&["A=image", "B=image", "broken"]), ..Default::default() };
         let pair = |key: &str, value: &str| KeyValue { key: key.to_owned(), value: value.to_owned() };
-        let config =
-            ContainerConfig { envs: vec![pair("B", "one"), pair("C", ""), pair("B", "two")], ..Default::default() };
+        let config = ContainerConfig {
+            envs: vec![pair("B", "one"), pair("C", ""), pair("B", "two")],
+            ..Default::default()
+        };
         let own = |k: &str, v: &str| (k.to_owned(), v.to_owned());
         assert_eq!(arguments(&image, &config).env, [own("A", "image"), own("B", "two"), own("C", "")]);
     }

@@ -157,7 +157,9 @@ async fn socket_allowed(
             let names = outbound.names_for(address.port());
             let lookup = tokio::task::spawn_blocking(move || {
                 names.iter().any(|name| {
-                    (name.as_str(), address.port()).to_socket_addrs().is_ok_and(|mut a| a.any(|a| a == address))
+                    (name.as_str(), address.port())
+                        .to_socket_addrs()
+                        .is_ok_and(|mut a| a.any(|a| a == address))
                 })
             });
             lookup.await.unwrap_or(false)

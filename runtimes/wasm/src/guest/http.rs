@@ -139,7 +139,11 @@ impl HttpServer {
     ) {
         let _ = stream.set_nodelay(true);
         let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(MAX_HEAD_BYTES);
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .max_buf_size(MAX_HEAD_BYTES);
         builder
             .http2()
             .timer(TokioTimer::new())
@@ -188,7 +192,8 @@ impl HttpServer {
                 .map_err(|error| Failure::guest(error.to_string()))?;
             request.headers_mut().insert(header::HOST, host);
         }
-        let of_container = Arc::clone(&self.requests).acquire_owned().await.map_err(|_| Failure::closing())?;
+        let of_container =
+            Arc::clone(&self.requests).acquire_owned().await.map_err(|_| Failure::closing())?;
         let slot = Arc::clone(&self.slots).acquire_owned().await.map_err(|_| Failure::closing())?;
         let (sender, receiver) = oneshot::channel();
         let run = run_request(program.clone(), self.grants.clone(), request, sender);

@@ -39,7 +39,9 @@ impl Mounts {
         let mut files: BTreeMap<String, Vec<(&Mount, String)>> = BTreeMap::new();
         for mount in mounts {
             if mount.image.is_some() {
-                return Err(Error::Unimplemented("image volumes are not supported by this runtime".to_owned()));
+                return Err(Error::Unimplemented(
+                    "image volumes are not supported by this runtime".to_owned(),
+                ));
             }
             let guest = clean(&mount.container_path).ok_or_else(|| {
                 Error::InvalidArgument(format!("mount path {:?} is not absolute", mount.container_path))
@@ -135,7 +137,8 @@ mod tests {
             &scratch,
         )
         .unwrap();
-        let seen: Vec<(&str, bool)> = mounts.directories.iter().map(|m| (m.guest.as_str(), m.readonly)).collect();
+        let seen: Vec<(&str, bool)> =
+            mounts.directories.iter().map(|m| (m.guest.as_str(), m.readonly)).collect();
         assert_eq!(seen, [("/data", true), ("/dev", false), ("/etc", true)]);
         std::fs::write(mounts.directories[1].host.join("termination-log"), "why").unwrap();
         mounts.copy_back();
@@ -146,8 +149,11 @@ mod tests {
     fn mounts_that_make_no_sense_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         for (host, container) in [("/nonexistent/x", "/x"), ("/tmp", "relative"), ("/tmp", "/a/../b")] {
-            let mount =
-                Mount { host_path: host.to_owned(), container_path: container.to_owned(), ..Default::default() };
+            let mount = Mount {
+                host_path: host.to_owned(),
+                container_path: container.to_owned(),
+                ..Default::default()
+            };
             assert!(Mounts::prepare(&[mount], dir.path()).is_err(), "{host} {container}");
         }
     }

@@ -85,7 +85,8 @@ impl Pattern {
 }
 
 fn name_of(text: &str) -> Option<String> {
-    let label = |l: &str| !l.is_empty() && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    let label =
+        |l: &str| !l.is_empty() && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
     text.split('.').all(label).then(|| text.to_owned())
 }
 
@@ -107,12 +108,7 @@ impl Outbound {
         if patterns.len() > MAX_PATTERNS {
             return Err(format!("annotation {ALLOWED_HOSTS}: more than {MAX_PATTERNS} hosts"));
         }
-        Ok(Self {
-            patterns,
-            service_cidrs: service_cidrs.to_vec(),
-            pod_cidrs: pod_cidrs.to_vec(),
-            pod_ip,
-        })
+        Ok(Self { patterns, service_cidrs: service_cidrs.to_vec(), pod_cidrs: pod_cidrs.to_vec(), pod_ip })
     }
 
     /// Whether any name may be looked up: without a grant by name there is no use for it.
@@ -133,9 +129,10 @@ impl Outbound {
             return true;
         }
         let listed = self.patterns.iter().any(|pattern| pattern.matches_address(address));
-        let any = self.patterns.iter().any(|p| {
-            p.host == Host::Any && p.port.is_none_or(|port| port == address.port())
-        });
+        let any = self
+            .patterns
+            .iter()
+            .any(|p| p.host == Host::Any && p.port.is_none_or(|port| port == address.port()));
         (listed && (contains(&self.pod_cidrs, ip) || !is_of_the_machine(ip))) || (any && is_outside(ip))
     }
 
@@ -171,7 +168,9 @@ impl Outbound {
             SocketAddrUse::TcpConnect | SocketAddrUse::UdpSend => {
                 if self.may_connect(address) {
                     Some(true)
-                } else if is_outside(address.ip().to_canonical()) && !self.names_for(address.port()).is_empty() {
+                } else if is_outside(address.ip().to_canonical())
+                    && !self.names_for(address.port()).is_empty()
+                {
                     None
                 } else {
                     Some(false)
@@ -189,7 +188,11 @@ fn contains(ranges: &[IpNet], ip: IpAddr) -> bool {
 fn is_of_the_machine(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => {
-            ip.is_loopback() || ip.is_unspecified() || ip.is_link_local() || ip.is_multicast() || ip.is_broadcast()
+            ip.is_loopback()
+                || ip.is_unspecified()
+                || ip.is_link_local()
+                || ip.is_multicast()
+                || ip.is_broadcast()
         }
         IpAddr::V6(ip) => {
             ip.is_loopback() || ip.is_unspecified() || ip.is_unicast_link_local() || ip.is_multicast()
@@ -266,7 +269,11 @@ mod tests {
             ("*", "localhost", "127.0.0.1:80", false),
         ] {
             let address = address.parse().unwrap();
-            assert_eq!(outbound(allowed).may_connect_as(name, address), expected, "{allowed:?} {name} {address}");
+            assert_eq!(
+                outbound(allowed).may_connect_as(name, address),
+                expected,
+                "{allowed:?} {name} {address}"
+            );
         }
     }
 

@@ -119,7 +119,9 @@ mod tests {
         let mut index = Index::default();
         let a = index.put(record('a', &["hello:v1"]));
         index.put(record('b', &["r.example/x"]));
-        for wanted in ["hello:v1", "docker.io/library/hello:v1", &a.id, &a.id[7..], "aaaaaaaaaaaa", &a.digests[0]] {
+        for wanted in
+            ["hello:v1", "docker.io/library/hello:v1", &a.id, &a.id[7..], "aaaaaaaaaaaa", &a.digests[0]]
+        {
             assert_eq!(index.find(wanted).map(|i| &i.id), Some(&a.id), "{wanted}");
         }
         for wanted in ["hello", "hello:v2", "aaaa", "x", ""] {

@@ -23,7 +23,9 @@ const OPAQUE: &str = ".wh..wh..opq";
 
 #[derive(Debug, PartialEq)]
 enum Entry {
-    File { layer: usize },
+    File {
+        layer: usize,
+    },
     Directory,
     /// Where it points, as a path in the root.
     Link(String),
@@ -44,7 +46,8 @@ impl Tree {
         let (mut added, mut removed) = (Vec::new(), Vec::new());
         each_entry(reader, |path, entry| {
             let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
-            let join = |name: &str| if parent.is_empty() { name.to_owned() } else { format!("{parent}/{name}") };
+            let join =
+                |name: &str| if parent.is_empty() { name.to_owned() } else { format!("{parent}/{name}") };
             if name == OPAQUE {
                 removed.push((parent.to_owned(), Below::Only));
             } else if let Some(hidden) = name.strip_prefix(WHITEOUT) {
@@ -134,7 +137,8 @@ fn kind<R: Read>(layer: usize, path: &str, entry: &tar::Entry<'_, R>) -> Result<
     let target = entry.link_name_bytes().unwrap_or_default();
     let target = std::str::from_utf8(&target)
         .map_err(|_| Error::NotWasm(format!("the link {path:?} has a target that is not UTF-8")))?;
-    let parent = if header.is_hard_link() { "" } else { path.rsplit_once('/').map_or("", |(parent, _)| parent) };
+    let parent =
+        if header.is_hard_link() { "" } else { path.rsplit_once('/').map_or("", |(parent, _)| parent) };
     Ok(Entry::Link(in_root(parent, target)))
 }
 

@@ -8,7 +8,9 @@ use super::ingest::{Ingested, digest_of, expect_digest, ingest, read_small};
 use super::layers::{self, Tree};
 use super::manifest::{self, Descriptor, Document, Guest, RunConfig, WASM_CONFIG};
 use super::reference::is_digest;
-use super::{Error, ImageRecord, ImageStore, MAX_JSON_BYTES, MAX_LAYER_BYTES, MAX_LAYERS, MAX_WASM_BYTES, Reference};
+use super::{
+    Error, ImageRecord, ImageStore, MAX_JSON_BYTES, MAX_LAYER_BYTES, MAX_LAYERS, MAX_WASM_BYTES, Reference,
+};
 
 /// Where a layout's annotations may carry the image's name, best first.
 const NAME_ANNOTATIONS: [&str; 2] = ["io.containerd.image.name", "org.opencontainers.image.ref.name"];

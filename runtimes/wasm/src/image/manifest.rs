@@ -250,7 +250,9 @@ mod tests {
     fn docker_configurations_with_nulls_are_read() {
         let document = layers(&[]);
         let run = document
-            .run_config(br#"{"config":{"Entrypoint":["/a.wasm"],"Cmd":null,"Env":["A=b"],"WorkingDir":"/w"}}"#)
+            .run_config(
+                br#"{"config":{"Entrypoint":["/a.wasm"],"Cmd":null,"Env":["A=b"],"WorkingDir":"/w"}}"#,
+            )
             .unwrap();
         assert_eq!((run.entrypoint, run.cmd, run.env), (vec!["/a.wasm".into()], vec![], vec!["A=b".into()]));
         assert_eq!(document.run_config(br#"{"config":null}"#).unwrap(), RunConfig::default());

@@ -13,7 +13,9 @@ use super::ingest::{digest_of, expect_digest};
 use super::load::Blobs;
 use super::manifest::{self, ACCEPTED, Document};
 use super::reference::is_digest;
-use super::{Error, ImageRecord, ImageStore, MAX_JSON_BYTES, MAX_LAYER_BYTES, MAX_LAYERS, MAX_WASM_BYTES, Reference};
+use super::{
+    Error, ImageRecord, ImageStore, MAX_JSON_BYTES, MAX_LAYER_BYTES, MAX_LAYERS, MAX_WASM_BYTES, Reference,
+};
 
 /// Who we are to the registry.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -144,7 +146,9 @@ impl Puller {
         };
         let auth = match &options.credentials {
             Credentials::Anonymous => RegistryAuth::Anonymous,
-            Credentials::Basic { username, password } => RegistryAuth::Basic(username.clone(), password.clone()),
+            Credentials::Basic { username, password } => {
+                RegistryAuth::Basic(username.clone(), password.clone())
+            }
             Credentials::Bearer(token) => RegistryAuth::Bearer(token.clone()),
         };
         Ok(Self {
@@ -200,9 +204,7 @@ impl Puller {
     fn failed(&self, error: &OciDistributionError) -> Error {
         let (name, why) = (self.name.clone(), error.to_string());
         match error {
-            OciDistributionError::AuthenticationFailure(_) => {
-                Error::Denied { name, why }
-            }
+            OciDistributionError::AuthenticationFailure(_) => Error::Denied { name, why },
             OciDistributionError::ImageManifestNotFoundError(_) => Error::NotFound(name),
             OciDistributionError::ServerError { code: 401 | 403, .. } => Error::Denied { name, why },
             OciDistributionError::ServerError { code: 404, .. } => Error::NotFound(name),
@@ -229,7 +231,9 @@ fn reference(name: &Reference) -> oci_client::Reference {
     let (registry, repository) = (registry.to_owned(), name.repository().to_owned());
     match (name.digest(), name.tag()) {
         (Some(digest), _) => oci_client::Reference::with_digest(registry, repository, digest.to_owned()),
-        (None, tag) => oci_client::Reference::with_tag(registry, repository, tag.unwrap_or("latest").to_owned()),
+        (None, tag) => {
+            oci_client::Reference::with_tag(registry, repository, tag.unwrap_or("latest").to_owned())
+        }
     }
 }
 

@@ -129,7 +129,9 @@ impl FromStr for Reference {
             None => (path, None),
         };
         if path.is_empty() || !path.split('/').all(is_path_component) {
-            return Err(invalid("the repository must be lower case, of letters, digits and single separators"));
+            return Err(invalid(
+                "the repository must be lower case, of letters, digits and single separators",
+            ));
         }
         let repository = if registry == DEFAULT_REGISTRY && !path.contains('/') {
             format!("library/{path}")
@@ -172,8 +174,24 @@ mod tests {
     fn what_could_not_be_a_name_is_refused() {
         let long = "a".repeat(300);
         for bad in [
-            "", "Hello", "a//b", "a/../b", "a:b:c", "a:", "a@sha256:12", "a@md5:abc", "-a", "a-", "ex ample/x",
-            "r.example:99999/x", "a/b\n", "../x", "x:..", ":v1", "r.example/", &long,
+            "",
+            "Hello",
+            "a//b",
+            "a/../b",
+            "a:b:c",
+            "a:",
+            "a@sha256:12",
+            "a@md5:abc",
+            "-a",
+            "a-",
+            "ex ample/x",
+            "r.example:99999/x",
+            "a/b\n",
+            "../x",
+            "x:..",
+            ":v1",
+            "r.example/",
+            &long,
         ] {
             assert!(bad.parse::<Reference>().is_err(), "{bad:?}");
         }

@@ -122,7 +122,10 @@ impl ImageStore {
         // After the index: a blob that nothing names is waste, a name without its blob would be a fault.
         for blob in self.blobs()? {
             let name = blob.file_name().map(|name| format!("sha256:{}", name.to_string_lossy()));
-            let used = index.images.iter().any(|i| Some(&i.wasm_digest) == name.as_ref() || Some(&i.id) == name.as_ref());
+            let used = index
+                .images
+                .iter()
+                .any(|i| Some(&i.wasm_digest) == name.as_ref() || Some(&i.id) == name.as_ref());
             if !used {
                 let _ = std::fs::remove_file(blob);
             }

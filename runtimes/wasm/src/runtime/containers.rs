@@ -18,7 +18,8 @@ use super::port::http_port;
 use super::state::{Container, LiveContainer, State};
 use crate::code::Program;
 use crate::guest::{
-    ContainerMemory, Cpu, Ending, Grants, HttpServer, LogFile, Meter, Mounts, ServerLimits, arguments, run_command,
+    ContainerMemory, Cpu, Ending, Grants, HttpServer, LogFile, Meter, Mounts, ServerLimits, arguments,
+    run_command,
 };
 
 /// What runs of a started container, with its listening socket if it has one.
@@ -244,7 +245,8 @@ impl Inner {
 
     /// A container that never ran has no supervisor that could end it.
     pub(super) fn end_if_created(&self, id: &str) {
-        let created = self.state().containers.get(id).is_some_and(|c| c.status.state == ContainerState::Created);
+        let created =
+            self.state().containers.get(id).is_some_and(|c| c.status.state == ContainerState::Created);
         if created {
             self.finish(id, &Ending::killed());
         }
@@ -335,9 +337,9 @@ fn memory_limit(resources: &LinuxContainerResources) -> u64 {
 /// Listens on the threads of guests. The socket is ready when this returns, so the container may be called running.
 fn listen(guests: &tokio::runtime::Handle, address: SocketAddr) -> Result<TcpListener> {
     let failed = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::AddrInUse => {
-            Error::FailedPrecondition(format!("listen on {address}: another container of the pod has the port"))
-        }
+        std::io::ErrorKind::AddrInUse => Error::FailedPrecondition(format!(
+            "listen on {address}: another container of the pod has the port"
+        )),
         _ => Error::Internal(format!("listen on {address}: {error}")),
     };
     let listener = std::net::TcpListener::bind(address).map_err(failed)?;

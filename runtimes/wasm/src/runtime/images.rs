@@ -5,8 +5,8 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use wherry_runtimes::log::unix_nanos;
 use wherry_runtimes::{
-    AuthConfig, Error, FilesystemIdentifier, FilesystemUsage, Image, ImageFsInfoResponse, ImageService, ImageSpec,
-    PodSandboxConfig, Result,
+    AuthConfig, Error, FilesystemIdentifier, FilesystemUsage, Image, ImageFsInfoResponse, ImageService,
+    ImageSpec, PodSandboxConfig, Result,
 };
 
 use super::WasmRuntime;

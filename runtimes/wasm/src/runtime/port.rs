@@ -51,9 +51,11 @@ mod tests {
     #[test]
     fn the_port_is_the_first_one_said_by_whoever_is_nearest() {
         let ports = |json: &str| BTreeMap::from([(PORTS_ANNOTATION.to_owned(), json.to_owned())]);
-        let mapping = |protocol, container_port| PortMapping { protocol, container_port, ..Default::default() };
+        let mapping =
+            |protocol, container_port| PortMapping { protocol, container_port, ..Default::default() };
         let env = [("PORT".to_owned(), "7000".to_owned())];
-        let both = r#"[{"containerPort":53,"protocol":"UDP"},{"name":"http","containerPort":80,"protocol":"TCP"}]"#;
+        let both =
+            r#"[{"containerPort":53,"protocol":"UDP"},{"name":"http","containerPort":80,"protocol":"TCP"}]"#;
         for (annotations, mappings, env, expected) in [
             (ports(both), vec![mapping(Protocol::Tcp, 9)], &env[..], 80),
             (ports("not json"), vec![mapping(Protocol::Udp, 8), mapping(Protocol::Tcp, 9)], &env[..], 9),

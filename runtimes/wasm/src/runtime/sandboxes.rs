@@ -78,15 +78,21 @@ impl Inner {
                 metadata: config.metadata.clone(),
                 state: PodSandboxState::Ready,
                 created_at: self.now(),
-                network: has_own_ip
-                    .then(|| PodSandboxNetworkStatus { ip: listen_ip.to_string(), additional_ips: Vec::new() }),
+                network: has_own_ip.then(|| PodSandboxNetworkStatus {
+                    ip: listen_ip.to_string(),
+                    additional_ips: Vec::new(),
+                }),
                 linux: None,
                 labels: config.labels.clone(),
                 annotations: config.annotations.clone(),
                 runtime_handler: runtime_handler.to_owned(),
             },
             containers: Default::default(),
-            live: Some(LiveSandbox { config: Arc::new(config.clone()), outbound: Arc::new(outbound), listen_ip }),
+            live: Some(LiveSandbox {
+                config: Arc::new(config.clone()),
+                outbound: Arc::new(outbound),
+                listen_ip,
+            }),
         })
     }
 

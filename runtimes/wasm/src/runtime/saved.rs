@@ -76,7 +76,8 @@ impl Saved {
                 status.state = ContainerState::Exited;
                 status.exit_code = crate::guest::KILLED;
                 status.reason = UNKNOWN.to_owned();
-                status.message = "The container could not be located when the runtime was restarted".to_owned();
+                status.message =
+                    "The container could not be located when the runtime was restarted".to_owned();
                 if status.started_at == 0 {
                     status.started_at = status.created_at;
                 }

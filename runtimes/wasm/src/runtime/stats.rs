@@ -63,11 +63,12 @@ impl Inner {
             .containers_of(&sandbox.status.id)
             .filter(|container| container.status.state == ContainerState::Running)
             .collect();
-        let total = state.containers_of(&sandbox.status.id).map(used).fold(Used::default(), |total, one| Used {
-            cpu_nanos: total.cpu_nanos + one.cpu_nanos,
-            memory_bytes: total.memory_bytes + one.memory_bytes,
-            limit_bytes: None,
-        });
+        let total =
+            state.containers_of(&sandbox.status.id).map(used).fold(Used::default(), |total, one| Used {
+                cpu_nanos: total.cpu_nanos + one.cpu_nanos,
+                memory_bytes: total.memory_bytes + one.memory_bytes,
+                limit_bytes: None,
+            });
         PodSandboxStats {
             attributes: PodSandboxAttributes {
                 id: sandbox.status.id.clone(),

@@ -6,10 +6,11 @@ use async_trait::async_trait;
 use ipnet::Ipv4Net;
 use wherry_runtimes::{
     CgroupDriver, Container, ContainerConfig, ContainerFilter, ContainerState, ContainerStats,
-    ContainerStatsFilter, ContainerStatus, Error, EventStream, LinuxContainerResources, LinuxRuntimeConfiguration,
-    PodSandbox, PodSandboxConfig, PodSandboxFilter, PodSandboxState, PodSandboxStats, PodSandboxStatsFilter,
-    PodSandboxStatusResponse, Result, RuntimeCondition, RuntimeConfig, RuntimeConfigResponse, RuntimeFeatures,
-    RuntimeHandler, RuntimeService, RuntimeStatus, StatusResponse, VersionResponse,
+    ContainerStatsFilter, ContainerStatus, Error, EventStream, LinuxContainerResources,
+    LinuxRuntimeConfiguration, PodSandbox, PodSandboxConfig, PodSandboxFilter, PodSandboxState,
+    PodSandboxStats, PodSandboxStatsFilter, PodSandboxStatusResponse, Result, RuntimeCondition,
+    RuntimeConfig, RuntimeConfigResponse, RuntimeFeatures, RuntimeHandler, RuntimeService, RuntimeStatus,
+    StatusResponse, VersionResponse,
 };
 
 use super::{HANDLERS, WasmRuntime};
@@ -95,7 +96,11 @@ impl RuntimeService for WasmRuntime {
     async fn list_pod_sandbox(&self, filter: &PodSandboxFilter) -> Result<Vec<PodSandbox>> {
         let state = self.inner.state();
         if let Some(sandbox) = state.sandboxes.get(&filter.id) {
-            return Ok(filter.matches(&sandbox.status).then(|| sandbox.status.to_list_item()).into_iter().collect());
+            return Ok(filter
+                .matches(&sandbox.status)
+                .then(|| sandbox.status.to_list_item())
+                .into_iter()
+                .collect());
         }
         let matching = state.sandboxes.values().filter(|sandbox| filter.matches(&sandbox.status));
         Ok(matching.map(|sandbox| sandbox.status.to_list_item()).collect())
