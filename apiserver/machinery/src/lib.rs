@@ -6,9 +6,12 @@
 //!
 //! Invariants: nothing panics on input from a client; every rejection says which field and why, in Kubernetes' words.
 
+pub mod decode;
 pub mod field;
 pub mod metadata;
 pub mod names;
+pub mod patch;
+pub mod protobuf;
 pub mod quantity;
 pub mod schema;
 pub mod selector;

@@ -48,8 +48,7 @@ struct Presences {
     always: FieldNames,
 }
 
-struct Loader<'a> {
-    source: &'a Map<String, Value>,
+struct Loader {
     presences: Presences,
     nodes: Vec<Node>,
     by_name: HashMap<String, NodeId>,
@@ -65,7 +64,6 @@ pub(super) fn load() -> Result<Schemas, LoadError> {
     let presences =
         Presences { omit_zero: take("omitZero"), pointer: take("pointer"), always: take("always") };
     let mut loader = Loader {
-        source: &source,
         presences,
         nodes: Vec::with_capacity(source.len() * 2),
         by_name: HashMap::with_capacity(source.len()),
@@ -170,7 +168,7 @@ fn is_zero(value: &Value) -> bool {
     }
 }
 
-impl Loader<'_> {
+impl Loader {
     fn push(&mut self, name: Option<&str>, shape: NodeShape) -> NodeId {
         self.nodes.push(Node { name: name.map(Into::into), shape, kinds: Vec::new() });
         self.nodes.len() - 1
