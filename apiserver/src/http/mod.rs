@@ -112,9 +112,15 @@ async fn answer(api: &Api, query: &Query, request: Request) -> Result<Response, 
     if !info.is_resource_request {
         return Err(no_such_resource());
     }
-    let kind = api.registry.kind(&info.api_group, &info.api_version, &info.resource).ok_or_else(no_such_resource)?;
+    // Bindings are not stored: they are a way to write to pods.
+    let is_binding = info.resource == "bindings" && info.api_group.is_empty();
+    let resource = if is_binding { "pods" } else { &info.resource };
+    let kind = api.registry.kind(&info.api_group, &info.api_version, resource).ok_or_else(no_such_resource)?;
     let subresource = subresource(kind, &info)?;
     check_method(kind, &info, subresource, request.method())?;
+    if is_binding && info.verb != "create" {
+        return Err(method_not_allowed());
+    }
     options::check_timeout(query)?;
     let identity = request.extensions().get::<Identity>().cloned().unwrap_or_else(Identity::anonymous);
     if let Some(Subresource::Connect(_)) = subresource {
@@ -154,6 +160,9 @@ async fn route(mut call: Call, subresource: Option<Subresource>, request: Reques
             let mut options = ListOptions::parse(&call.query, &call.kind, call.wanted_namespace(), true)?;
             options.selection.name = call.info.name_in_path.then(|| name.clone());
             watch::watch(&call.api, &call.kind, options, call.form, &call.query).await
+        }
+        ("create", None) if call.info.resource == "bindings" => {
+            subresource::bind_by_name(&mut call, &headers, &body).await
         }
         ("create", None) => write::create(&mut call, &headers, &body).await,
         ("update", None) => write::update(&mut call, &headers, &body).await,
@@ -211,7 +220,9 @@ fn check_method(
     let in_place = !kind.is_namespaced() || !info.namespace.is_empty();
     let allowed = match subresource {
         Some(Subresource::Connect(_)) => true,
-        Some(Subresource::Status | Subresource::Scale | Subresource::EphemeralContainers) => {
+        Some(
+            Subresource::Status | Subresource::Scale | Subresource::EphemeralContainers | Subresource::Resize,
+        ) => {
             matches!(info.verb.as_str(), "get" | "update" | "patch")
         }
         Some(Subresource::Binding | Subresource::Eviction) => info.verb == "create",

@@ -12,7 +12,7 @@ use super::negotiate::{Shape, body_media_type};
 use super::{Call, list, method_not_allowed, options, write};
 use crate::kinds::Subresource;
 use crate::registry::context::Context;
-use crate::registry::strategy::{Part, Resource, Scope};
+use crate::registry::strategy::{Resource, Scope};
 use crate::registry::{Kind, ListVersion, Refusal, Registry, Target, object};
 
 const SCALE: Resource =
@@ -30,19 +30,23 @@ pub(super) async fn answer(
     body: &Bytes,
 ) -> Result<Response, Refusal> {
     match (subresource, call.info.verb.clone().as_str()) {
-        (Subresource::Status | Subresource::EphemeralContainers, "get") => {
+        (Subresource::Status | Subresource::EphemeralContainers | Subresource::Resize, "get") => {
             let names = (call.namespace().to_owned(), call.info.name.clone());
             list::get(&call.api, &call.kind, (&names.0, &names.1), call.form, &call.query).await
         }
-        (Subresource::Status, "update") => write::put(call, headers, body, Part::Status, "status").await,
-        (Subresource::Status, "patch") => write::patch_part(call, headers, body, Part::Status, "status").await,
+        (
+            Subresource::Status | Subresource::EphemeralContainers | Subresource::Resize | Subresource::Finalize,
+            "update",
+        ) => write::put(call, headers, body, &write::Place::of(subresource)).await,
+        (Subresource::Status | Subresource::EphemeralContainers | Subresource::Resize, "patch") => {
+            write::patch_at(call, headers, body, &write::Place::of(subresource)).await
+        }
         (Subresource::Scale, "get") => {
             let object = current(call).await?;
             let scale = scale_of(&object)?;
             respond_scale(call, scale)
         }
         (Subresource::Scale, verb @ ("update" | "patch")) => scale(call, verb == "patch", headers, body).await,
-        (Subresource::Finalize, "update") => finalize(call, headers, body).await,
         (Subresource::Binding, "create") => {
             options::write_options(&call.query, "CreateOptions", &mut call.context)?;
             let binding = sent(call, &BINDING, headers, body)?;
@@ -123,28 +127,6 @@ async fn scale(call: &mut Call, is_patch: bool, headers: &HeaderMap, body: &Byte
     respond_scale(call, scale_of(&updated.object)?)
 }
 
-/// Replaces a namespace's `spec.finalizers`, and nothing else.
-async fn finalize(call: &mut Call, headers: &HeaderMap, body: &Bytes) -> Result<Response, Refusal> {
-    options::write_options(&call.query, "UpdateOptions", &mut call.context)?;
-    let wanted = write::decode(call, headers, body)?;
-    let transform = |old: &Value| {
-        let mut new = old.clone();
-        let finalizers = &wanted["spec"]["finalizers"];
-        if finalizers.as_array().is_some_and(|list| !list.is_empty()) {
-            new["spec"]["finalizers"] = finalizers.clone();
-        } else if let Some(spec) = new["spec"].as_object_mut() {
-            spec.remove("finalizers");
-        }
-        for field in ["name", "resourceVersion", "uid"] {
-            object::carry(&mut new, &wanted, field);
-        }
-        Ok(new)
-    };
-    let target = Target { subresource: "finalize", ..Target::object("", &call.info.name) };
-    let updated = call.api.registry.update(&call.kind, &call.context, target, &transform).await?;
-    list::answer(&call.api, &call.kind, StatusCode::OK, call.form, &call.query, updated.object)
-}
-
 /// Assigns a pod to a node.
 ///
 /// # Errors
@@ -217,6 +199,15 @@ fn set_condition(pod: &mut Value, condition_type: &str, now: &str) {
         Some(present) => *present = condition,
         None => list.push(condition),
     }
+}
+
+/// POST to `bindings`: the pod is named by the binding.
+pub(super) async fn bind_by_name(call: &mut Call, headers: &HeaderMap, body: &Bytes) -> Result<Response, Refusal> {
+    options::write_options(&call.query, "CreateOptions", &mut call.context)?;
+    let binding = sent(call, &BINDING, headers, body)?;
+    let (namespace, name) = (call.namespace().to_owned(), object::name(&binding).to_owned());
+    bind(&call.api.registry, &call.kind, &call.context, (&namespace, &name), &binding).await?;
+    Ok(write::done(call))
 }
 
 /// Deletes a pod on behalf of a drain. There are no disruption budgets to ask yet.

@@ -11,8 +11,35 @@ use super::negotiate::{MediaType, Shape, body_media_type, content_type};
 use super::options::{self, ListOptions};
 use super::{Call, list, shape};
 use crate::codec::Patch;
+use crate::kinds::Subresource;
 use crate::registry::strategy::Part;
 use crate::registry::{Refusal, Target};
+
+/// The part of an object that a path names.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    subresource: Option<Subresource>,
+}
+
+impl Place {
+    /// The object itself.
+    const MAIN: Self = Self { subresource: None };
+
+    /// A subresource.
+    pub(super) fn of(subresource: Subresource) -> Self {
+        Self { subresource: Some(subresource) }
+    }
+
+    fn target<'a>(&self, call: &'a Call, is_put: bool) -> Target<'a> {
+        Target {
+            part: if self.subresource == Some(Subresource::Status) { Part::Status } else { Part::Main },
+            subresource: self.subresource.map_or("", Subresource::name),
+            may_create: is_put && self.subresource.is_none(),
+            act: self.subresource.and_then(Subresource::act),
+            ..Target::object(call.namespace(), &call.info.name)
+        }
+    }
+}
 
 /// POST of an object.
 pub(super) async fn create(call: &mut Call, headers: &HeaderMap, body: &Bytes) -> Result<Response, Refusal> {
@@ -26,26 +53,19 @@ pub(super) async fn create(call: &mut Call, headers: &HeaderMap, body: &Bytes) -
 
 /// PUT of an object.
 pub(super) async fn update(call: &mut Call, headers: &HeaderMap, body: &Bytes) -> Result<Response, Refusal> {
-    put(call, headers, body, Part::Main, "").await
+    put(call, headers, body, &Place::MAIN).await
 }
 
-/// PUT of an object or its status.
+/// PUT of an object or a part of it.
 pub(super) async fn put(
     call: &mut Call,
     headers: &HeaderMap,
     body: &Bytes,
-    part: Part,
-    subresource: &'static str,
+    place: &Place,
 ) -> Result<Response, Refusal> {
     options::write_options(&call.query, "UpdateOptions", &mut call.context)?;
     let sent = decode(call, headers, body)?;
-    let target = Target {
-        namespace: call.namespace(),
-        name: &call.info.name,
-        part,
-        subresource,
-        may_create: part == Part::Main,
-    };
+    let target = place.target(call, true);
     let updated =
         call.api.registry.update(&call.kind, &call.context, target, &|_| Ok(sent.clone())).await?;
     let code = if updated.created { StatusCode::CREATED } else { StatusCode::OK };
@@ -54,7 +74,7 @@ pub(super) async fn put(
 
 /// PATCH of an object.
 pub(super) async fn patch(call: &mut Call, headers: &HeaderMap, body: &Bytes) -> Result<Response, Refusal> {
-    patch_part(call, headers, body, Part::Main, "").await
+    patch_at(call, headers, body, &Place::MAIN).await
 }
 
 /// The patch in a body.
@@ -76,17 +96,16 @@ pub(super) fn read_patch(headers: &HeaderMap, body: &Bytes) -> Result<Patch, Ref
     }
 }
 
-/// PATCH of an object or its status.
-pub(super) async fn patch_part(
+/// PATCH of an object or a part of it.
+pub(super) async fn patch_at(
     call: &mut Call,
     headers: &HeaderMap,
     body: &Bytes,
-    part: Part,
-    subresource: &'static str,
+    place: &Place,
 ) -> Result<Response, Refusal> {
     options::write_options(&call.query, "PatchOptions", &mut call.context)?;
     let patch = read_patch(headers, body)?;
-    let target = Target { namespace: call.namespace(), name: &call.info.name, part, subresource, may_create: false };
+    let target = place.target(call, false);
     let (codec, resource, context) = (call.api.registry.codec(), &call.kind.resource, &call.context);
     let transform = |old: &Value| codec.patched(resource, context, &patch, old);
     let updated = call.api.registry.update(&call.kind, context, target, &transform).await?;

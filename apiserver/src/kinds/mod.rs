@@ -1,24 +1,37 @@
 //! The kinds that are served: one file each, listed in [`table`].
 
 mod config_map;
+mod deployment;
+mod endpoint_slice;
+mod endpoints;
+mod event;
 mod fields;
 mod json;
 mod lease;
 mod namespace;
 mod node;
 mod pod;
+mod priority_class;
+mod rbac;
+mod replica_set;
+mod runtime_class;
 mod secret;
+mod service;
 mod service_account;
 pub(crate) mod table;
 #[cfg(test)]
 mod testing;
+mod workload;
 
 use std::sync::Arc;
 
 use serde_json::Value;
+use wherry_machinery::field::ErrorList;
 
 use crate::registry::hooks::Hooks;
-use crate::registry::strategy::{Resource, Strategy};
+use self::service::allocation::ServiceAllocator;
+pub use self::service::allocation::ServiceRanges;
+use crate::registry::strategy::{Resource, Scope, Strategy};
 
 /// A path below an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +46,8 @@ pub enum Subresource {
     Eviction,
     /// Adds containers to a running pod.
     EphemeralContainers,
+    /// Changes the resources of a running pod.
+    Resize,
     /// Replaces a namespace's `spec.finalizers`.
     Finalize,
     /// Answered by the [`crate::http::Connector`]: logs, exec, tokens, proxies.
@@ -48,8 +63,36 @@ impl Subresource {
             Self::Binding => "binding",
             Self::Eviction => "eviction",
             Self::EphemeralContainers => "ephemeralcontainers",
+            Self::Resize => "resize",
             Self::Finalize => "finalize",
             Self::Connect(name) => name,
+        }
+    }
+}
+
+/// How a subresource changes its object, where that is not the strategy's way.
+#[derive(Debug, Clone, Copy)]
+pub struct Act {
+    /// Takes from what a client sent no more than the subresource may change.
+    pub prepare: fn(&mut Value, &Value),
+    /// Everything wrong with the change, metadata excepted.
+    pub validate: fn(&Value, &Value) -> ErrorList,
+}
+
+impl Subresource {
+    /// How the subresource changes the object; `None` where the strategy says so itself or nothing is changed.
+    pub fn act(self) -> Option<Act> {
+        match self {
+            Self::EphemeralContainers => Some(Act {
+                prepare: pod::ephemeral_containers::prepare,
+                validate: pod::validate_ephemeral_containers,
+            }),
+            Self::Resize => Some(Act { prepare: pod::resize::prepare, validate: pod::validate_resize }),
+            Self::Finalize => Some(Act {
+                prepare: namespace::prepare_for_finalize,
+                validate: |object, _| namespace::validate_finalize(object),
+            }),
+            Self::Status | Self::Scale | Self::Binding | Self::Eviction | Self::Connect(_) => None,
         }
     }
 }
@@ -114,11 +157,22 @@ impl Row {
     }
 }
 
-/// Every kind that is served.
+/// Every kind that is served, with Services in the default ranges.
 pub fn table() -> Vec<Row> {
-    use Subresource::{Binding, Connect, EphemeralContainers, Eviction, Finalize, Status};
+    table_with(&ServiceRanges::default())
+}
+
+/// Every kind that is served.
+pub fn table_with(services: &ServiceRanges) -> Vec<Row> {
+    use Subresource::{Binding, Connect, EphemeralContainers, Eviction, Finalize, Resize, Scale, Status};
+    let events = View { stored: event::STORED, to_stored: event::to_stored, from_stored: event::from_stored };
     vec![
         Row::new(config_map::ConfigMapStrategy),
+        Row::new(deployment::DeploymentStrategy).with(&[Status, Scale]),
+        Row::new(endpoint_slice::EndpointSliceStrategy),
+        Row::new(endpoints::EndpointsStrategy),
+        Row::new(event::EventStrategy(event::Form::Core)),
+        Row::new(event::EventStrategy(event::Form::Events)).viewing(events),
         Row::new(lease::LeaseStrategy),
         Row::new(namespace::NamespaceStrategy).with(&[Status, Finalize]).returning_deleted(),
         Row::new(node::NodeStrategy).with(&[Status, Connect("proxy")]),
@@ -128,6 +182,7 @@ pub fn table() -> Vec<Row> {
                 Binding,
                 Eviction,
                 EphemeralContainers,
+                Resize,
                 Connect("attach"),
                 Connect("exec"),
                 Connect("log"),
@@ -135,7 +190,18 @@ pub fn table() -> Vec<Row> {
                 Connect("proxy"),
             ])
             .returning_deleted(),
+        Row::new(priority_class::PriorityClassStrategy),
+        Row::new(rbac::RoleBindingStrategy(Scope::Cluster)),
+        Row::new(rbac::RoleBindingStrategy(Scope::Namespaced)),
+        Row::new(rbac::RoleStrategy(Scope::Cluster)),
+        Row::new(rbac::RoleStrategy(Scope::Namespaced)),
+        Row::new(replica_set::ReplicaSetStrategy).with(&[Status, Scale]),
+        Row::new(runtime_class::RuntimeClassStrategy),
         Row::new(secret::SecretStrategy),
+        Row::new(service::ServiceStrategy)
+            .with(&[Status, Connect("proxy")])
+            .hooked(ServiceAllocator::new(services.clone()))
+            .returning_deleted(),
         Row::new(service_account::ServiceAccountStrategy).with(&[Connect("token")]).returning_deleted(),
     ]
 }

@@ -11,6 +11,7 @@ use super::create::{Moment, drop_duplicate_owners, match_namespace};
 use super::strategy::Part;
 use super::{Kind, Refusal, Registry, object, store_failed};
 use crate::admission::{Attributes, Operation};
+use crate::kinds::Act;
 
 /// How often a change that met another one is tried again. Source: kube-apiserver's `maxRetryWhenPatchConflicts` and more.
 const MAX_TRIES: usize = 16;
@@ -28,19 +29,14 @@ pub struct Target<'a> {
     pub subresource: &'static str,
     /// Whether an absent object may be created (PUT on the main resource).
     pub may_create: bool,
+    /// How the subresource changes the object, if not in the strategy's way.
+    pub act: Option<Act>,
 }
 
 impl<'a> Target<'a> {
     /// The object itself.
     pub fn object(namespace: &'a str, name: &'a str) -> Self {
-        Self { namespace, name, part: Part::Main, subresource: "", may_create: false }
-    }
-}
-
-impl Target<'_> {
-    /// Whether the change is one that the kind's strategy forbids to ordinary updates: a namespace's finalization.
-    fn is_act(&self) -> bool {
-        self.subresource == "finalize"
+        Self { namespace, name, part: Part::Main, subresource: "", may_create: false, act: None }
     }
 }
 
@@ -139,8 +135,9 @@ impl Registry {
         keep_other_part(kind, target.part, &mut new, old);
         object::carry(&mut new, old, "generation");
         object::carry(&mut new, old, "managedFields");
-        if !target.is_act() {
-            kind.strategy.prepare_for_update(&facts, target.part, &mut new, old);
+        match target.act {
+            Some(act) => (act.prepare)(&mut new, old),
+            None => kind.strategy.prepare_for_update(&facts, target.part, &mut new, old),
         }
         carry_system_fields(&mut new, old);
         if kind.strategy.has_generation() && object::specification_differs(&new, old) {
@@ -151,9 +148,10 @@ impl Registry {
         let mut errors = metadata::validate_object_meta_update(&new, old, &Path::new("metadata"));
         // The generic layer and the kind's own validation both look at the metadata: causes name such errors twice.
         errors.extend(errors.clone());
-        if !target.is_act() {
-            errors.extend(kind.strategy.validate_update(&facts, target.part, &new, old));
-        }
+        errors.extend(match target.act {
+            Some(act) => (act.validate)(&new, old),
+            None => kind.strategy.validate_update(&facts, target.part, &new, old),
+        });
         if !errors.is_empty() {
             return Err(Status::invalid(names.group, names.kind, target.name, &errors).into());
         }
