@@ -7,6 +7,7 @@
 //! Invariants: nothing panics on input from a client; every rejection says which field and why, in Kubernetes' words.
 
 pub mod decode;
+pub mod encode;
 pub mod field;
 pub mod metadata;
 pub mod names;

@@ -174,7 +174,7 @@ pub fn zero_value(schema: Schema<'_>) -> Value {
     }
 }
 
-fn is_zero(value: &Value) -> bool {
+pub(super) fn is_zero(value: &Value) -> bool {
     match value {
         Value::Null => true,
         Value::Bool(is_true) => !is_true,

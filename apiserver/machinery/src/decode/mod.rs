@@ -11,6 +11,7 @@
 //! canonical form, and what Go leaves out or always writes is left out or there (see [`crate::schema::Presence`]).
 
 mod convert;
+mod defaults;
 mod json;
 mod raw;
 mod request;
@@ -20,7 +21,9 @@ mod yaml;
 use serde_json::Value;
 
 pub use convert::{normalize, prune, zero_value};
+pub use defaults::apply_defaults;
 pub use raw::Raw;
+pub(crate) use yaml::is_plain_yaml_text;
 pub use request::{Decoded, MediaType, cannot_be_handled, decode_object, unrecognized};
 
 use crate::schema::Schema;

@@ -41,11 +41,11 @@ fn translate(error: &ScanError) -> SyntaxError {
     let info = error.info();
     let line = error.marker().line();
     let has = |part: &str| info.contains(part);
-    let message = if has("',' or ']'") {
+    let message = if has("',' or ']'") || has("illegal placement of ':' indicator") {
         "did not find expected ',' or ']'"
     } else if has("',' or '}'") {
         "did not find expected ',' or '}'"
-    } else if has("node content") || has("unexpected end of") {
+    } else if has("unclosed bracket") || has("node content") || has("unexpected end of") {
         "did not find expected node content"
     } else if has("expected <block end>") || has("expected key") {
         "did not find expected key"
@@ -54,11 +54,8 @@ fn translate(error: &ScanError) -> SyntaxError {
     } else {
         return failure(line, &info);
     };
-    // Go counts lines from zero where the grammar, not the scanner, fails, and leaves out line zero.
-    match line.saturating_sub(1) {
-        0 => SyntaxError::Yaml(format!("yaml: {message}")),
-        line => failure(line, message),
-    }
+    // Go counts lines from zero where the grammar, not the scanner, fails.
+    failure(line.saturating_sub(1).max(1), message)
 }
 
 pub(super) fn parse(bytes: &[u8], limits: &Limits) -> Result<Parsed, SyntaxError> {
@@ -306,6 +303,14 @@ fn plain(text: &str) -> Scalar {
         _ => number(text).map_or_else(|| Raw::String(text.to_owned()), Raw::Number),
     };
     Scalar::Value(value)
+}
+
+/// Whether a text without quotes is read as that text, and not as a number, a truth value or nothing.
+pub(crate) fn is_plain_yaml_text(text: &str) -> bool {
+    // Infinity and "not a number" are numbers to Go.
+    let lower = text.to_ascii_lowercase();
+    let is_float_word = matches!(lower.trim_start_matches(['+', '-']), ".inf" | ".nan");
+    !is_float_word && matches!(plain(text), Scalar::Value(Raw::String(_)))
 }
 
 /// A number in JSON's form, if the text is a number to YAML 1.1.

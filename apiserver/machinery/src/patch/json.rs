@@ -6,6 +6,9 @@ use serde_json::Value;
 /// What copies may add together, in bytes; Kubernetes' own limit.
 const MAX_COPIED_BYTES: usize = 3 * 1024 * 1024;
 
+/// How deep a document may become: as deep as one that is decoded, see [`crate::decode::Limits`].
+const MAX_DEPTH: usize = 256;
+
 /// Why a JSON patch cannot be applied.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JsonPatchError {
@@ -37,6 +40,9 @@ pub enum JsonPatchError {
     /// The value is another.
     #[error("testing value {0} failed")]
     Test(String),
+    /// The result would be nested too deeply.
+    #[error("the value at {0} is nested too deeply")]
+    TooDeep(String),
     /// Copies add too much.
     #[error("the accumulated size increase of copy exceeds the limit {MAX_COPIED_BYTES}")]
     CopyLimit,
@@ -147,7 +153,24 @@ fn get<'a>(document: &'a Value, path: &str, operation: &str) -> Result<Option<&'
     }
 }
 
+/// How many lists and objects are around the innermost value.
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(elements) => 1 + elements.iter().map(depth).max().unwrap_or(0),
+        Value::Object(object) => 1 + object.values().map(depth).max().unwrap_or(0),
+        _ => 0,
+    }
+}
+
+fn check_depth(path: &str, value: &Value) -> Result<(), JsonPatchError> {
+    if path.matches('/').count() + depth(value) > MAX_DEPTH {
+        return Err(JsonPatchError::TooDeep(path.to_owned()));
+    }
+    Ok(())
+}
+
 fn add(document: &mut Value, path: &str, value: Value, operation: &str) -> Result<(), JsonPatchError> {
+    check_depth(path, &value)?;
     if path.is_empty() {
         *document = value;
         return Ok(());
@@ -190,6 +213,7 @@ fn remove(document: &mut Value, path: &str, operation: &str) -> Result<Value, Js
 }
 
 fn replace(document: &mut Value, path: &str, value: Value) -> Result<(), JsonPatchError> {
+    check_depth(path, &value)?;
     if path.is_empty() {
         *document = value;
         return Ok(());

@@ -82,8 +82,11 @@ fn json_patches_that_fail_are_refused_without_a_word_of_why() {
 
 #[test]
 fn copies_cannot_grow_without_bound() {
-    let copies: Vec<Value> = (0..64).map(|_| json!({"op": "copy", "from": "", "path": "/x"})).collect();
-    assert_eq!(json_patch(json!({"x": "y".repeat(1000)}), &Value::from(copies)), Err(JsonPatchError::CopyLimit));
+    let doubling: Vec<Value> =
+        (0..64).map(|n| json!({"op": "copy", "from": "", "path": format!("/x{n}")})).collect();
+    assert_eq!(json_patch(json!({"x": "y".repeat(1000)}), &Value::from(doubling)), Err(JsonPatchError::CopyLimit));
+    let deepening: Vec<Value> = (0..1000).map(|_| json!({"op": "copy", "from": "", "path": "/x"})).collect();
+    assert_eq!(json_patch(json!({}), &Value::from(deepening)), Err(JsonPatchError::TooDeep("/x".to_owned())));
 }
 
 #[test]
@@ -140,6 +143,26 @@ fn bad_merge_patches_are_refused_in_the_words_of_kubernetes() {
     }
 }
 
+/// What the recorded server fills into containers that a patch adds, or fields it removes.
+fn default_containers(object: &mut Value) {
+    let Some(spec) = object.pointer_mut("/spec/template/spec").and_then(Value::as_object_mut) else { return };
+    spec.entry("terminationGracePeriodSeconds").or_insert(json!(30));
+    for container in spec["containers"].as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
+        let has_tag = container["image"].as_str().unwrap().contains(':');
+        let pull_policy = if has_tag { "IfNotPresent" } else { "Always" };
+        container.entry("imagePullPolicy").or_insert(json!(pull_policy));
+        container.entry("terminationMessagePath").or_insert(json!("/dev/termination-log"));
+        container.entry("terminationMessagePolicy").or_insert(json!("File"));
+    }
+    let volumes = spec.get_mut("volumes").and_then(Value::as_array_mut);
+    for volume in volumes.into_iter().flatten().filter_map(|volume| volume.get_mut("configMap")) {
+        volume.as_object_mut().unwrap().entry("defaultMode").or_insert(json!(420));
+    }
+    if let Some(spec) = object["spec"].as_object_mut() {
+        spec.entry("replicas").or_insert(json!(1));
+    }
+}
+
 #[test]
 fn strategic_patches_do_what_a_real_server_does() {
     let schemas = schemas();
@@ -157,7 +180,9 @@ fn strategic_patches_do_what_a_real_server_does() {
                 (Err(status), Some(message)) => {
                     assert_eq!((status.message.as_str(), Value::from(status.code)), (message, step["code"].clone()), "{label}");
                 }
-                (Ok(patched), None) => {
+                (Ok(mut patched), None) => {
+                    crate::decode::apply_defaults(schema, &mut patched.object);
+                    default_containers(&mut patched.object);
                     assert_eq!(patched.object["spec"], step["spec"], "{label}");
                     object["spec"] = step["spec"].clone();
                 }

@@ -41,7 +41,13 @@ fn objects_of_a_real_server_survive_protobuf() {
     let (schemas, messages) = tables();
     let objects: Vec<Value> = serde_json::from_str(include_str!("../../tests/data/objects.json")).unwrap();
     assert!(objects.len() > 30);
-    for object in objects {
+    for mut object in objects {
+        // Protobuf has no room for the kind of an embedded object; the kind's defaults put it back.
+        if let Some(claims) = object.pointer_mut("/spec/volumeClaimTemplates").and_then(Value::as_array_mut) {
+            for claim in claims.iter_mut().filter_map(Value::as_object_mut) {
+                claim.retain(|field, _| field != "apiVersion" && field != "kind");
+            }
+        }
         assert_eq!(round_trip(&schemas, &messages, &object), object);
     }
 }

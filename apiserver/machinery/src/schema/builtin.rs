@@ -11,8 +11,8 @@ use super::{
 
 /// One OpenAPI v3 schema per type, by name; made by `data/pack.sh`.
 const TYPES: &[u8] = include_bytes!("../../data/types.json.zst");
-/// How Go's structs hold fields, where the schema alone does not tell: `omitZero` lists numbers and truth values held by
-/// value and left out when zero, `pointer` lists texts and times held by pointer, `always` lists what is never left out.
+/// How Go's structs hold fields, where the schema alone does not tell: `omitZero` lists numbers, truth values and
+/// objects held by value and left out when zero, `pointer` lists texts and times held by pointer, `always` lists what is never left out.
 const PRESENCE: &str = include_str!("../../data/presence.json");
 
 const REFERENCE: &str = "#/components/schemas/";
@@ -310,6 +310,7 @@ impl Loader {
             Some(_) if !is_by_pointer && schema.get("default").is_some_and(is_zero) => Presence::Always,
             Some(Scalar::String | Scalar::Bytes) => Presence::OmitZero,
             Some(_) => Presence::Pointer,
+            None if lists(&self.presences.omit_zero) => Presence::OmitZero,
             None if schema.get("default").is_some_and(is_zero) => Presence::Always,
             None if is_required || is_always => Presence::Null,
             None => Presence::Pointer,
