@@ -92,3 +92,29 @@ fn memory_hog_is_oom_killed() {
     let log = cluster.ok(&["logs", "memory-hog"]);
     assert!(log.contains("24 MiB\n") && !log.contains("32 MiB\n"), "{log}");
 }
+
+/// Small guests are kept prebuilt; they must do what their source does.
+#[test]
+fn prebuilt_guests_behave_as_guests_built_from_source() {
+    let cluster = TestCluster::start();
+    for name in ["batch", "crash", "memory-hog"] {
+        let folder = crate::support::samples_folder().join(name);
+        let mut seen = Vec::new();
+        for file in [folder.join(format!("{name}.wasm")), folder.join("build").join(format!("{name}.wasm"))] {
+            let pod = format!("{name}-{}", seen.len());
+            let image = format!("compare/{pod}:v1");
+            let loaded = cluster.wherry(&["image", "load", file.to_str().unwrap(), "--name", &image]);
+            assert_eq!(loaded.code, 0, "{loaded:?}; samples/build.sh builds the guests");
+            let overrides = r#"{"spec":{"containers":[{"name":"NAME","image":"IMAGE","resources":{"limits":{"memory":"16Mi"}}}]}}"#;
+            let overrides = overrides.replace("NAME", &pod).replace("IMAGE", &image);
+            cluster.ok(&["run", &pod, "--image", &image, "--restart=Never", "--overrides", &overrides]);
+            let code = "jsonpath={.status.containerStatuses[0].state.terminated.exitCode}";
+            let code = eventually("the end of the pod", || match cluster.ok(&["get", "pod", &pod, "-o", code]) {
+                empty if empty.is_empty() => Err(format!("{pod} has not ended")),
+                code => Ok(code),
+            });
+            seen.push((code, cluster.ok(&["logs", &pod])));
+        }
+        assert_eq!(seen[0], seen[1], "{name}");
+    }
+}

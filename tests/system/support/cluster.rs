@@ -16,8 +16,10 @@ use tempfile::TempDir;
 
 use super::eventually;
 
-/// The binary under test.
-pub(crate) const WHERRY: &str = env!("CARGO_BIN_EXE_wherry");
+/// The binary under test: cargo's, or a copy where an ordinary user may read it.
+fn wherry() -> PathBuf {
+    std::env::var_os("WHERRY_TEST_BINARY").map_or_else(|| env!("CARGO_BIN_EXE_wherry").into(), PathBuf::from)
+}
 
 /// What a command printed, and how it ended.
 #[derive(Debug)]
@@ -145,7 +147,7 @@ impl TestCluster {
 
     /// Run `wherry` with `arguments` and this cluster's data directory.
     pub(crate) fn wherry(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new(WHERRY);
+        let mut command = Command::new(wherry());
         command.args(arguments).arg("--data-dir").arg(self.data_dir());
         run(&mut command, None)
     }
@@ -232,13 +234,14 @@ impl Drop for TestCluster {
 }
 
 /// The folder of the samples.
-pub(crate) fn samples() -> &'static Path {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/samples"))
+pub(crate) fn samples() -> PathBuf {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/samples");
+    std::env::var_os("WHERRY_TEST_SAMPLES").map_or_else(|| folder.into(), PathBuf::from)
 }
 
 fn spawn(directory: &Path, networks: Networks, arguments: &[String]) -> Child {
     let log = fs::OpenOptions::new().create(true).append(true).open(directory.join("log")).unwrap();
-    Command::new(WHERRY)
+    Command::new(wherry())
         .arg("up")
         .arg("--data-dir")
         .arg(directory.join("data"))
