@@ -1,4 +1,5 @@
 //! Images: names, credentials, pulls.
 
 pub mod pull_secrets;
+pub mod puller;
 pub mod reference;

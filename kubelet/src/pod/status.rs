@@ -103,7 +103,7 @@ pub fn generate_status(pod: &Pod, observed: &PodObserved, view: &WorkerView<'_>,
         host_ips: Some(vec![HostIP { ip: view.host_ip.to_owned() }]),
         pod_ip: ips.first().cloned(),
         pod_ips: (!ips.is_empty()).then(|| ips.into_iter().map(|ip| PodIP { ip }).collect()),
-        start_time: old.and_then(|s| s.start_time.clone()).or_else(|| Some(Time(view.start_time.unwrap_or(now)))),
+        start_time: old.and_then(|s| s.start_time.clone()).or_else(|| Some(seconds(view.start_time.unwrap_or(now)))),
         qos_class: Some(old.and_then(|s| s.qos_class.clone()).unwrap_or_else(|| qos_class(&spec).to_owned())),
         observed_generation: pod.metadata.generation,
         init_container_statuses: has_init.then_some(init_statuses),
@@ -161,7 +161,7 @@ fn container_status(made: &Made<'_>, observed: &PodObserved, view: &WorkerView<'
             status.state = Some(match seen.phase {
                 ContainerPhase::Created => waiting(made.default_reason, ""),
                 ContainerPhase::Running => ContainerState {
-                    running: Some(ContainerStateRunning { started_at: seen.started_at.map(Time) }),
+                    running: Some(ContainerStateRunning { started_at: seen.started_at.map(seconds) }),
                     ..ContainerState::default()
                 },
                 ContainerPhase::Exited => terminated(seen, view.runtime_name),
@@ -241,13 +241,18 @@ fn terminated(seen: &ContainerObserved, runtime_name: &str) -> ContainerState {
             exit_code: seen.exit_code,
             reason: Some(reason.to_owned()),
             message: (!seen.message.is_empty()).then(|| seen.message.clone()),
-            started_at: Some(Time(seen.started_at.unwrap_or(Timestamp::UNIX_EPOCH))),
-            finished_at: seen.finished_at.map(Time),
+            started_at: Some(seconds(seen.started_at.unwrap_or(Timestamp::UNIX_EPOCH))),
+            finished_at: seen.finished_at.map(seconds),
             container_id: Some(format!("{runtime_name}://{}", seen.id)),
             signal: None,
         }),
         ..ContainerState::default()
     }
+}
+
+/// A time as the API writes it: whole seconds.
+fn seconds(time: Timestamp) -> Time {
+    Time(Timestamp::from_second(time.as_second()).unwrap_or(time))
 }
 
 fn is_terminated(status: &ContainerStatus) -> Option<i32> {
@@ -347,7 +352,7 @@ fn conditions(pod: &Pod, observed: &PodObserved, status: &PodStatus, now: Timest
         let transition = known
             .filter(|c| c.status == value)
             .and_then(|c| c.last_transition_time.clone())
-            .unwrap_or(Time(now));
+            .unwrap_or(seconds(now));
         PodCondition {
             type_: type_.to_owned(),
             status: value.to_owned(),

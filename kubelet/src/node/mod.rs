@@ -1,0 +1,11 @@
+//! The node as the API sees it: registration, status, Lease.
+
+mod conditions;
+mod lease;
+mod machine;
+mod status;
+
+pub use conditions::{Health, conditions};
+pub(crate) use lease::renew;
+pub use machine::Machine;
+pub(crate) use status::{allocatable, labels, report};

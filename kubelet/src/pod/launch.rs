@@ -1,0 +1,189 @@
+//! Making and starting one container.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Container, Pod};
+use wherry_client::EventType;
+use wherry_runtimes::{Mount, PodSandboxConfig};
+
+use super::container_config::{ContainerInput, container_config};
+use super::environment::{EnvironmentInput, container_environment};
+use super::field_ref::PodFacts;
+use super::observed::ContainerObserved;
+use super::service_environment::{MASTER_SERVICE_NAMESPACE, is_visible, service_environment};
+use super::sources::References;
+use super::status::Waiting;
+use crate::images::puller::{ImageState, look};
+use crate::kubelet::Kubelet;
+use crate::pod::hooks;
+use crate::runtimes::{NodeRuntime, container_observed};
+use crate::volumes::mount::{VolumePaths, container_mounts, make_directory};
+
+/// What became of an attempt to start a container.
+pub(crate) enum Launched {
+    /// Its image has to be fetched first.
+    NeedsImage,
+    /// It cannot be made now.
+    Waiting(Waiting),
+    /// It was started.
+    Started(ContainerObserved),
+    /// It was made but not started (or its `postStart` hook failed).
+    Failed(Waiting, Option<ContainerObserved>),
+}
+
+/// Everything that a launch needs.
+pub(crate) struct Launch {
+    pub(crate) kubelet: Arc<Kubelet>,
+    pub(crate) runtime: Arc<NodeRuntime>,
+    pub(crate) pod: Arc<Pod>,
+    pub(crate) container: Container,
+    pub(crate) sandbox_id: String,
+    pub(crate) sandbox_config: Arc<PodSandboxConfig>,
+    pub(crate) pod_ips: Vec<String>,
+    pub(crate) volumes: VolumePaths,
+    pub(crate) image_ref: Option<String>,
+    pub(crate) restart_count: u32,
+    pub(crate) references: References,
+}
+
+impl Launch {
+    /// Makes and starts the container, with the events that tell of it.
+    ///
+    /// Cancellation: leaves at most a container that was made and not started; the next plan starts a new one.
+    pub(crate) async fn run(self) -> Launched {
+        let name = self.container.name.clone();
+        let image_ref = match &self.image_ref {
+            Some(reference) => reference.clone(),
+            None => match look(&self.kubelet, &self.runtime, &self.pod, &self.container).await {
+                Ok(ImageState::Present(reference)) => reference,
+                Ok(ImageState::Absent) => return Launched::NeedsImage,
+                Err(error) => return self.waits(error.reason, &error.message, error.reason),
+            },
+        };
+        let (environment, mounts) = match self.configure().await {
+            Ok(configured) => configured,
+            Err(message) => return self.waits("CreateContainerConfigError", &message, &message),
+        };
+        let config = container_config(ContainerInput {
+            pod: &self.pod,
+            container: &self.container,
+            image_ref: &image_ref,
+            runtime_handler: &self.runtime.handler,
+            environment: &environment,
+            mounts: &mounts,
+            restart_count: self.restart_count,
+            node: &self.kubelet.node_facts,
+        });
+        let service = &self.runtime.service;
+        let id = match service.create_container(&self.sandbox_id, &config, &self.sandbox_config).await {
+            Ok(id) => id,
+            Err(error) => {
+                let message = error.to_string();
+                return self.waits("CreateContainerError", &message, &message);
+            }
+        };
+        let event = |kind, reason, message| self.kubelet.container_event(&self.pod, &name, kind, reason, message);
+        event(EventType::Normal, "Created", format!("Created container: {name}"));
+        let started = service.start_container(&id).await;
+        let seen = match service.container_status(&id).await {
+            Ok(status) => Some(container_observed(&status, &self.sandbox_id)),
+            Err(_) => None,
+        };
+        if let Err(error) = started {
+            let message = error.to_string();
+            event(EventType::Warning, "Failed", format!("Error: {message}"));
+            return Launched::Failed(Waiting { reason: "RunContainerError".to_owned(), message }, seen);
+        }
+        event(EventType::Normal, "Started", format!("Started container {name}"));
+        if let Some(hook) = self.container.lifecycle.as_ref().and_then(|l| l.post_start.as_ref()) {
+            let target = hooks::Target {
+                kubelet: &self.kubelet,
+                runtime: &self.runtime,
+                pod: &self.pod,
+                container: &self.container,
+                container_id: &id,
+                pod_ip: self.pod_ips.first().map(String::as_str),
+            };
+            if let Err(message) = hooks::run(&target, hook).await {
+                event(EventType::Warning, "FailedPostStartHook", "PostStartHook failed".to_owned());
+                event(EventType::Normal, "Killing", "FailedPostStartHook".to_owned());
+                // The restart policy decides what follows; what cannot be stopped is seen as running.
+                let _ = service.stop_container(&id, hooks::grace_period(&self.pod)).await;
+                let waiting = Waiting { reason: "PostStartHookError".to_owned(), message };
+                return Launched::Failed(waiting, seen);
+            }
+        }
+        match seen {
+            Some(seen) => Launched::Started(seen),
+            None => {
+                let message = format!("container {id} is gone from the runtime");
+                Launched::Failed(Waiting { reason: "RunContainerError".to_owned(), message }, None)
+            }
+        }
+    }
+
+    fn waits(&self, reason: &str, message: &str, event: &str) -> Launched {
+        let text = format!("Error: {event}");
+        self.kubelet.container_event(&self.pod, &self.container.name, EventType::Warning, "Failed", text);
+        Launched::Waiting(Waiting { reason: reason.to_owned(), message: message.to_owned() })
+    }
+
+    async fn configure(&self) -> Result<(BTreeMap<String, String>, Vec<Mount>), String> {
+        let metadata = &self.pod.metadata;
+        let (namespace, uid) =
+            (metadata.namespace.as_deref().unwrap_or_default(), metadata.uid.as_deref().unwrap_or_default());
+        let sources = self
+            .kubelet
+            .objects
+            .gather(uid, namespace, &self.references)
+            .await
+            .map_err(|error| error.to_string())?;
+        let links = self.pod.spec.as_ref().and_then(|s| s.enable_service_links).unwrap_or(true);
+        let store = self.kubelet.services.store();
+        let mut visible = store.list_namespace(MASTER_SERVICE_NAMESPACE);
+        if namespace != MASTER_SERVICE_NAMESPACE {
+            visible.extend(store.list_namespace(namespace));
+        }
+        visible.retain(|service| is_visible(service, namespace, links));
+        let services = service_environment(visible.iter().map(std::convert::AsRef::as_ref));
+        let facts = PodFacts {
+            host_ip: self.kubelet.host_ip.clone(),
+            pod_ips: self.pod_ips.clone(),
+            allocatable: self.kubelet.allocatable.clone(),
+        };
+        let input =
+            EnvironmentInput { pod: &self.pod, sources: &sources, facts: &facts, services: &services };
+        let environment = container_environment(input, &self.container).map_err(|error| error.to_string())?;
+        let owner = self.kubelet.config.runtime_owner_uid;
+        let mut mounts = container_mounts(&self.pod, &self.container, &self.volumes, &environment, owner)?;
+        mounts.push(self.termination_message_mount().map_err(|error| error.to_string())?);
+        Ok((environment, mounts))
+    }
+
+    /// A file for the container's last words.
+    fn termination_message_mount(&self) -> std::io::Result<Mount> {
+        let uid = self.pod.metadata.uid.as_deref().unwrap_or_default();
+        let pod_dir = self.kubelet.pod_dir(uid);
+        let owner = self.kubelet.config.runtime_owner_uid;
+        let file = termination_message_file(&self.kubelet, uid, &self.container.name, self.restart_count);
+        if let Some(parent) = file.parent() {
+            make_directory(&pod_dir, parent, 0o755, owner)?;
+        }
+        std::fs::write(&file, [])?;
+        std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o666))?;
+        crate::volumes::atomic_writer::chown(&file, owner)?;
+        let path = self.container.termination_message_path.as_deref().filter(|path| !path.is_empty());
+        Ok(Mount {
+            container_path: path.unwrap_or("/dev/termination-log").to_owned(),
+            host_path: file.to_string_lossy().into_owned(),
+            ..Mount::default()
+        })
+    }
+}
+
+/// Where a container's last words are kept on the node.
+pub(crate) fn termination_message_file(kubelet: &Kubelet, uid: &str, container: &str, restart_count: u32) -> PathBuf {
+    kubelet.pod_dir(uid).join("containers").join(container).join(format!("termination-{restart_count}"))
+}

@@ -1,0 +1,120 @@
+//! Putting the parts together, and taking them apart in order.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::node::v1::RuntimeClass;
+use kube::Client;
+use tokio_util::task::TaskTracker;
+use wherry_client::{EventRecorder, Informers, Lifecycle, Selection};
+use wherry_runtimes::{NetworkConfig, RuntimeConfig};
+
+use crate::config::Config;
+use crate::error::Error;
+use crate::kubelet::Kubelet;
+use crate::node::{self, Machine};
+use crate::objects::Objects;
+use crate::pod::container_config::NodeFacts;
+use crate::pod::workers::Workers;
+use crate::probes::http::ProbeClient;
+use crate::runtimes::NodeRuntimes;
+use crate::static_pods::{self, StaticPods};
+use crate::{pleg, server};
+
+/// Runs the kubelet until the lifecycle ends. Guests keep running; the next kubelet takes them over.
+pub async fn run(client: Client, config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
+    for directory in [&config.root_dir, &config.root_dir.join("pods"), &config.log_dir] {
+        make_directory(directory)?;
+    }
+    let shutdown = lifecycle.shutdown.child_token();
+    let tasks = TaskTracker::new();
+    let runtimes = NodeRuntimes::connect(&config).await?;
+    if !config.pod_cidr.is_empty() {
+        for runtime in runtimes.all() {
+            let network = RuntimeConfig { network_config: NetworkConfig { pod_cidr: config.pod_cidr.clone() } };
+            runtime
+                .service
+                .update_runtime_config(network)
+                .await
+                .map_err(|source| Error::Runtime { verb: "UpdateRuntimeConfig", source })?;
+        }
+    }
+    let machine = Machine::measure(&config.root_dir)?;
+    let workers = Arc::<Workers>::default();
+    let informers = Informers::new(client.clone(), &lifecycle);
+    let told = workers.clone();
+    let objects = Objects::new(&client, &tasks, &shutdown, Arc::new(move |pods| told.sources_changed(pods)));
+    let http = ProbeClient::new().map_err(|error| Error::Certificate { detail: error.to_string() })?;
+    let by_node = Selection::fields(format!("spec.nodeName={}", config.node_name));
+    let pods = informers.of_selected::<Pod>(by_node);
+    let kubelet = Arc::new(Kubelet {
+        recorder: EventRecorder::new(client.clone(), "kubelet", config.node_name.clone()),
+        services: informers.of::<Service>(),
+        runtime_classes: informers.of::<RuntimeClass>(),
+        own_node: informers.of_selected::<Node>(Selection::fields(format!("metadata.name={}", config.node_name))),
+        allocatable: node::allocatable(&config, &machine),
+        node_facts: NodeFacts {
+            cluster_dns: config.cluster_dns.iter().map(ToString::to_string).collect(),
+            cluster_domain: config.cluster_domain.clone(),
+            memory_bytes: machine.memory_bytes,
+        },
+        host_ip: config.node_ip.to_string(),
+        static_pods: StaticPods::default(),
+        adopted: Mutex::new(HashMap::new()),
+        admitted: Mutex::new(BTreeMap::new()),
+        http,
+        objects,
+        workers,
+        runtimes,
+        client,
+        config,
+        tasks: tasks.clone(),
+        shutdown: shutdown.clone(),
+    });
+
+    let port = server::start(&kubelet).await?;
+    let mut subscriptions = Vec::new();
+    for runtime in kubelet.runtimes.all() {
+        let (sender, subscribed) = tokio::sync::oneshot::channel();
+        tasks.spawn(pleg::follow(kubelet.clone(), runtime.clone(), sender));
+        subscriptions.push(subscribed);
+    }
+    futures::future::join_all(subscriptions).await;
+    for runtime in kubelet.runtimes.all() {
+        pleg::adopt(&kubelet, runtime).await.map_err(|source| Error::Runtime { verb: "ListContainers", source })?;
+    }
+    let (registered, mut is_registered) = tokio::sync::watch::channel(false);
+    tasks.spawn(node::report(kubelet.clone(), machine, port, registered));
+    tasks.spawn(node::renew(kubelet.clone()));
+
+    let start = async {
+        // Environment and runtime of a pod depend on these.
+        let synced = futures::join!(kubelet.services.wait_synced(), kubelet.runtime_classes.wait_synced());
+        if synced != (true, true) {
+            return;
+        }
+        let seen = kubelet.clone();
+        pods.subscribe(move |change| seen.pod_changed(change));
+        if let Some(directory) = kubelet.config.static_pod_dir.clone() {
+            tasks.spawn(static_pods::follow(kubelet.clone(), directory));
+        }
+        if !pods.wait_synced().await || is_registered.wait_for(|is| *is).await.is_err() {
+            return;
+        }
+        tasks.spawn(crate::garbage::collect(kubelet.clone()));
+        lifecycle.readiness.set_ready();
+    };
+    shutdown.run_until_cancelled(start).await;
+    shutdown.cancelled().await;
+
+    tasks.close();
+    tasks.wait().await;
+    informers.shut_down().await;
+    Ok(())
+}
+
+fn make_directory(path: &Path) -> Result<(), Error> {
+    std::fs::create_dir_all(path).map_err(|source| Error::Directory { path: path.to_owned(), source })
+}

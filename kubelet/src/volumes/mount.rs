@@ -1,0 +1,174 @@
+//! Setting a pod's volumes up, keeping them up to date, taking them down.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::core::v1::{Container, Pod, Volume};
+use k8s_openapi::jiff::Timestamp;
+use wherry_runtimes::{Mount, MountPropagation};
+
+use super::atomic_writer::{chown, write};
+use super::host_path::{self, HostPathError};
+use super::payload::{PayloadError, PayloadInput, volume_payload};
+use super::sub_path;
+use crate::pod::expansion::expand_strict;
+
+/// Why a volume is not there.
+#[derive(Debug, thiserror::Error)]
+pub enum VolumeError {
+    /// Its files.
+    #[error(transparent)]
+    Payload(#[from] PayloadError),
+    /// Its path on the host.
+    #[error(transparent)]
+    HostPath(#[from] HostPathError),
+    /// A kind of volume that this node does not have.
+    #[error("no volume plugin matched")]
+    Unsupported,
+    /// The file system.
+    #[error("{path}: {source}")]
+    Io {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// A volume that could not be set up.
+#[derive(Debug)]
+pub struct FailedVolume {
+    /// Its name.
+    pub name: String,
+    /// Why.
+    pub error: VolumeError,
+}
+
+/// Host directories of a pod's volumes by name.
+pub type VolumePaths = BTreeMap<String, PathBuf>;
+
+/// Sets all volumes of a pod up, or brings them up to date. Blocking; idempotent.
+pub fn set_up(
+    pod_dir: &Path,
+    input: PayloadInput<'_>,
+    owner: Option<u32>,
+    now: Timestamp,
+) -> Result<VolumePaths, FailedVolume> {
+    let volumes = input.pod.spec.as_ref().and_then(|s| s.volumes.as_deref()).unwrap_or_default();
+    volumes
+        .iter()
+        .map(|volume| match set_up_one(pod_dir, input, volume, owner, now) {
+            Ok(path) => Ok((volume.name.clone(), path)),
+            Err(error) => Err(FailedVolume { name: volume.name.clone(), error }),
+        })
+        .collect()
+}
+
+fn set_up_one(
+    pod_dir: &Path,
+    input: PayloadInput<'_>,
+    volume: &Volume,
+    owner: Option<u32>,
+    now: Timestamp,
+) -> Result<PathBuf, VolumeError> {
+    if let Some(source) = &volume.host_path {
+        host_path::prepare(&source.path, source.type_.as_deref().unwrap_or_default())?;
+        return Ok(PathBuf::from(&source.path));
+    }
+    let (plugin, mode) = if volume.empty_dir.is_some() {
+        ("kubernetes.io~empty-dir", 0o777)
+    } else if volume.config_map.is_some() {
+        ("kubernetes.io~configmap", 0o755)
+    } else if volume.secret.is_some() {
+        ("kubernetes.io~secret", 0o755)
+    } else if volume.downward_api.is_some() {
+        ("kubernetes.io~downward-api", 0o755)
+    } else if volume.projected.is_some() {
+        ("kubernetes.io~projected", 0o755)
+    } else {
+        return Err(VolumeError::Unsupported);
+    };
+    let path = pod_dir.join("volumes").join(plugin).join(&volume.name);
+    let payload = volume_payload(input, volume)?;
+    let io = |source| VolumeError::Io { path: path.clone(), source };
+    make_directory(pod_dir, &path, mode, owner).map_err(io)?;
+    if let Some(payload) = payload {
+        write(&path, &payload, owner, now).map_err(io)?;
+    }
+    Ok(path)
+}
+
+/// Makes a directory below the pod's, every level of it passable for `owner`.
+pub fn make_directory(pod_dir: &Path, path: &Path, mode: u32, owner: Option<u32>) -> io::Result<()> {
+    let is_new = !path.exists();
+    fs::DirBuilder::new().recursive(true).mode(0o755).create(path)?;
+    if is_new {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+        chown(path, owner)?;
+        let mut at = path.parent();
+        while let Some(directory) = at.filter(|directory| directory.starts_with(pod_dir)) {
+            chown(directory, owner)?;
+            at = directory.parent();
+        }
+    }
+    Ok(())
+}
+
+/// A container's mounts.
+///
+/// # Errors
+/// The text of a `CreateContainerConfigError`.
+pub fn container_mounts(
+    pod: &Pod,
+    container: &Container,
+    paths: &VolumePaths,
+    environment: &BTreeMap<String, String>,
+    owner: Option<u32>,
+) -> Result<Vec<Mount>, String> {
+    let volumes = pod.spec.as_ref().and_then(|s| s.volumes.as_deref()).unwrap_or_default();
+    let mut mounts = Vec::new();
+    for mount in container.volume_mounts.iter().flatten() {
+        let Some(path) = paths.get(&mount.name) else {
+            return Err(format!("cannot find volume {:?} to mount into container {:?}", mount.name, container.name));
+        };
+        let sub_path = match (&mount.sub_path_expr, &mount.sub_path) {
+            (Some(expression), _) if !expression.is_empty() => expand_strict(expression, environment)
+                .map_err(|name| format!("missing value for {name:?} in subPathExpr of volume mount {:?}", mount.name))?,
+            (_, sub_path) => sub_path.clone().unwrap_or_default(),
+        };
+        let host_path = if sub_path.is_empty() {
+            path.clone()
+        } else {
+            sub_path::resolve(path, &sub_path, owner)
+                .map_err(|error| format!("failed to prepare subPath for volumeMount {:?}: {error}", mount.name))?
+        };
+        let is_of_files = volumes.iter().any(|v| {
+            v.name == mount.name
+                && (v.config_map.is_some() || v.secret.is_some() || v.downward_api.is_some() || v.projected.is_some())
+        });
+        mounts.push(Mount {
+            container_path: mount.mount_path.clone(),
+            host_path: host_path.to_string_lossy().into_owned(),
+            readonly: mount.read_only.unwrap_or(false) || is_of_files,
+            propagation: match mount.mount_propagation.as_deref() {
+                Some("HostToContainer") => MountPropagation::HostToContainer,
+                Some("Bidirectional") => MountPropagation::Bidirectional,
+                _ => MountPropagation::Private,
+            },
+            recursive_read_only: mount.recursive_read_only.as_deref() == Some("Enabled"),
+            ..Mount::default()
+        });
+    }
+    Ok(mounts)
+}
+
+/// Removes a pod's directory. Blocking; idempotent. Mounted volumes are refused by the file system, not followed.
+pub fn tear_down(pod_dir: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(pod_dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
