@@ -4,6 +4,7 @@
 //!
 //! Invariants: credentials that are given and wrong are refused, never treated as absent; what no rule allows is refused.
 
+pub mod admission;
 pub mod attributes;
 pub mod authenticator;
 pub mod authorizer;
