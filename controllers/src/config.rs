@@ -1,0 +1,94 @@
+//! What can be set about the controllers. The defaults are Kubernetes'.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// Settings of all controllers.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Which controllers run.
+    pub controllers: BTreeSet<Controller>,
+    /// The certificate authority of the API server, PEM, for `kube-root-ca.crt`. Without it that controller does nothing.
+    pub root_ca_pem: Option<String>,
+    /// How many keys each controller works on at the same time.
+    pub workers: usize,
+    /// How long a node may be silent before it counts as unreachable.
+    pub node_monitor_grace_period: Duration,
+    /// How long a node must have been gone before its pods are.
+    pub orphaned_pod_quarantine: Duration,
+    /// How many terminated pods are kept.
+    pub terminated_pod_threshold: usize,
+    /// How many endpoints one EndpointSlice holds.
+    pub max_endpoints_per_slice: usize,
+}
+
+/// A controller's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Controller {
+    /// Deployments to ReplicaSets.
+    Deployment,
+    /// ReplicaSets to Pods.
+    ReplicaSet,
+    /// Services and Pods to EndpointSlices.
+    EndpointSlice,
+    /// Services and Pods to Endpoints.
+    Endpoints,
+    /// Empties namespaces that are being deleted.
+    Namespace,
+    /// The `default` ServiceAccount of each namespace.
+    ServiceAccount,
+    /// The ConfigMap `kube-root-ca.crt` of each namespace.
+    RootCa,
+    /// Deletes what has lost its owners.
+    GarbageCollector,
+    /// Watches over nodes: conditions, taints, eviction.
+    NodeLifecycle,
+    /// Deletes pods that nobody will finish.
+    PodGc,
+}
+
+impl Controller {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::ServiceAccount,
+        Self::RootCa,
+        Self::Deployment,
+        Self::ReplicaSet,
+        Self::EndpointSlice,
+        Self::Endpoints,
+        Self::Namespace,
+        Self::GarbageCollector,
+        Self::NodeLifecycle,
+        Self::PodGc,
+    ];
+
+    /// The name that Kubernetes gives it, as in `kube-controller-manager --controllers`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Deployment => "deployment-controller",
+            Self::ReplicaSet => "replicaset-controller",
+            Self::EndpointSlice => "endpointslice-controller",
+            Self::Endpoints => "endpoints-controller",
+            Self::Namespace => "namespace-controller",
+            Self::ServiceAccount => "serviceaccount-controller",
+            Self::RootCa => "root-ca-certificate-publisher-controller",
+            Self::GarbageCollector => "garbage-collector-controller",
+            Self::NodeLifecycle => "node-lifecycle-controller",
+            Self::PodGc => "pod-garbage-collector-controller",
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            controllers: Controller::ALL.into(),
+            root_ca_pem: None,
+            workers: 5,
+            node_monitor_grace_period: Duration::from_secs(40),
+            orphaned_pod_quarantine: Duration::from_secs(40),
+            terminated_pod_threshold: 12_500,
+            max_endpoints_per_slice: 100,
+        }
+    }
+}
