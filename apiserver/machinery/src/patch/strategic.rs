@@ -133,7 +133,10 @@ fn merge_objects(
         let (inner, strategy) = member(schema, &name);
         let merged = match (original.remove(&name), value) {
             (None, _) if is_deletion => continue,
-            (None, value) => without_directives(value),
+            (None, value) => match without_instructions(value) {
+                Some(value) => value,
+                None => continue,
+            },
             (Some(Value::Object(before)), Value::Object(change)) => {
                 if strategy.replaces {
                     Value::Object(change)
@@ -151,7 +154,10 @@ fn merge_objects(
                 }
             }
             (Some(before), _) if is_deletion => before,
-            (Some(_), value) => without_directives(value),
+            (Some(_), value) => match without_instructions(value) {
+                Some(value) => value,
+                None => continue,
+            },
         };
         original.insert(name, merged);
     }
@@ -229,10 +235,7 @@ fn merge_ordered(
         let merged = match (before, change) {
             (None, None) => continue,
             (Some(before), None) => before,
-            (None, Some(change)) => match without_directives(Value::Array(change)) {
-                Value::Array(change) => change,
-                _ => continue,
-            },
+            (None, Some(change)) => change.into_iter().filter_map(without_instructions).collect(),
             (Some(before), Some(change)) if strategy.merges => merge_lists(inner, &strategy, before, change)?,
             (Some(_), Some(change)) => change,
         };
@@ -301,7 +304,7 @@ fn merge_lists(
                 let before = found.as_object().cloned().unwrap_or_default();
                 *found = Value::Object(merge_objects(items, before, fields)?);
             }
-            None => merged.push(without_directives(Value::Object(fields))),
+            None => merged.push(Value::Object(fields)),
         }
     }
     for element in &merged {
@@ -362,35 +365,19 @@ fn special_elements(
     if is_replacement { Ok((plain, Vec::new())) } else { Ok((before, plain)) }
 }
 
-/// A value of the patch that is taken over as it is: nulls and directives in it mean nothing there.
-fn without_directives(value: Value) -> Value {
-    match value {
+/// A value of the patch where the original has nothing to merge with: nulls in it mean nothing, and an object with `$patch`
+/// is an instruction, not a value.
+fn without_instructions(value: Value) -> Option<Value> {
+    Some(match value {
+        Value::Object(object) if object.contains_key(PATCH) => return None,
         Value::Object(object) => Value::Object(
             object
                 .into_iter()
-                .filter(|(key, value)| !value.is_null() && !is_directive(key))
-                .map(|(key, value)| (key, without_directives(value)))
+                .filter(|(_, value)| !value.is_null())
+                .filter_map(|(key, value)| Some((key, without_instructions(value)?)))
                 .collect(),
         ),
-        Value::Array(elements) => {
-            // An element that only says what to do with others, or with itself.
-            let is_instruction = |element: &Value| match element.get(PATCH).and_then(Value::as_str) {
-                Some("delete") => true,
-                Some(_) => element.as_object().is_some_and(|object| object.len() == 1),
-                None => false,
-            };
-            Value::Array(
-                elements
-                    .into_iter()
-                    .filter(|element| !is_instruction(element))
-                    .map(without_directives)
-                    .collect(),
-            )
-        }
+        Value::Array(elements) => Value::Array(elements.into_iter().filter_map(without_instructions).collect()),
         value => value,
-    }
-}
-
-fn is_directive(key: &str) -> bool {
-    key == PATCH || key == RETAIN_KEYS || key.starts_with(DELETE_FROM) || key.starts_with(SET_ORDER)
+    })
 }

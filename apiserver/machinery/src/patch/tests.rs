@@ -143,8 +143,13 @@ fn bad_merge_patches_are_refused_in_the_words_of_kubernetes() {
     }
 }
 
-/// What the recorded server fills into containers that a patch adds, or fields it removes.
-fn default_containers(object: &mut Value) {
+/// What the recorded server fills into containers and ports that a patch adds, or fields it removes.
+fn default_parts(object: &mut Value) {
+    let ports = object.pointer_mut("/spec/ports").and_then(Value::as_array_mut);
+    for port in ports.into_iter().flatten().filter_map(Value::as_object_mut) {
+        let number = port["port"].clone();
+        port.entry("targetPort").or_insert(number);
+    }
     let Some(spec) = object.pointer_mut("/spec/template/spec").and_then(Value::as_object_mut) else { return };
     spec.entry("terminationGracePeriodSeconds").or_insert(json!(30));
     for container in spec["containers"].as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
@@ -155,8 +160,12 @@ fn default_containers(object: &mut Value) {
         container.entry("terminationMessagePolicy").or_insert(json!("File"));
     }
     let volumes = spec.get_mut("volumes").and_then(Value::as_array_mut);
-    for volume in volumes.into_iter().flatten().filter_map(|volume| volume.get_mut("configMap")) {
-        volume.as_object_mut().unwrap().entry("defaultMode").or_insert(json!(420));
+    for volume in volumes.into_iter().flatten() {
+        for source in ["configMap", "secret"] {
+            if let Some(source) = volume.get_mut(source).and_then(Value::as_object_mut) {
+                source.entry("defaultMode").or_insert(json!(420));
+            }
+        }
     }
     if let Some(spec) = object["spec"].as_object_mut() {
         spec.entry("replicas").or_insert(json!(1));
@@ -182,7 +191,7 @@ fn strategic_patches_do_what_a_real_server_does() {
                 }
                 (Ok(mut patched), None) => {
                     crate::decode::apply_defaults(schema, &mut patched.object);
-                    default_containers(&mut patched.object);
+                    default_parts(&mut patched.object);
                     assert_eq!(patched.object["spec"], step["spec"], "{label}");
                     object["spec"] = step["spec"].clone();
                 }
@@ -232,7 +241,8 @@ fn strategic_directives_do_what_they_say() {
             json!({"spec": {"containers": [{"$patch": "replace"}, {"name": "c"}]}}),
             json!({"spec": {"containers": [{"name": "c"}]}}),
         ),
-        // Directives and nulls mean nothing in what is taken over whole.
+        // Where there is nothing to merge with, nulls mean nothing, and an object with a directive is none.
+        (json!({}), json!({"spec": {"nodeSelector": {"$patch": "replace", "a": "b"}}}), json!({"spec": {}})),
         (json!({}), json!({"spec": {"containers": [{"name": "a", "image": null, "$patch": "delete"}, {"name": "b", "tty": null}]}}), json!({"spec": {"containers": [{"name": "b"}]}})),
         (
             json!({"spec": {"volumes": [{"name": "v", "emptyDir": {}}]}}),
