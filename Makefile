@@ -52,13 +52,14 @@ samples: sample-packages ## the guests, from source
 	samples/build.sh
 
 .PHONY: bench
-bench: test-packages kubectl ## what it costs, beside its budgets
+bench: bench-packages ## what it costs, beside its budgets
 	scripts/bench
 
 # The packages in the variable named after `packages-`, installed when root and named when not.
-.PHONY: build-packages test-packages sample-packages kubectl test-venv
+.PHONY: build-packages test-packages sample-packages bench-packages kubectl test-venv
 build-packages: ; @scripts/packages $(BUILD_PACKAGES)
 test-packages: ; @scripts/packages $(TEST_PACKAGES)
+bench-packages: ; @scripts/packages $(BUILD_PACKAGES) etcd-server hey
 sample-packages: ; @scripts/packages $(SAMPLE_PACKAGES)
 kubectl: ; @command -v kubectl >/dev/null || scripts/packages kubernetes-client
 test-venv: test-packages
