@@ -28,6 +28,7 @@ use k8s_openapi::api::core::v1::PodSpec;
 use serde_json::{Value, json};
 use wherry_machinery::field::{Error, ErrorList, Path};
 
+pub(crate) use self::scheduling::tolerations;
 use self::spec::Context;
 use super::json::{carry_over, flag, integer, list, map_at, set, text, typed};
 use crate::registry::strategy::{Deletion, Part, RequestFacts, Resource, Scope, Strategy};
