@@ -32,6 +32,7 @@ pub(crate) struct Kubelet {
     pub(crate) client: Client,
     pub(crate) recorder: EventRecorder,
     pub(crate) runtimes: NodeRuntimes,
+    pub(crate) pods: Informer<Pod>,
     pub(crate) services: Informer<Service>,
     pub(crate) runtime_classes: Informer<RuntimeClass>,
     pub(crate) own_node: Informer<Node>,

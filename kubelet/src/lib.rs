@@ -28,6 +28,6 @@ mod server;
 mod static_pods;
 pub mod volumes;
 
-pub use config::{Config, RuntimeEntry, ServerTls};
+pub use config::{Config, DEFAULT_MAX_PODS, DEFAULT_PORT, RuntimeEntry, ServerTls};
 pub use error::Error;
 pub use run::run;

@@ -51,6 +51,7 @@ pub async fn run(client: Client, config: Config, lifecycle: Lifecycle) -> Result
     let pods = informers.of_selected::<Pod>(by_node);
     let kubelet = Arc::new(Kubelet {
         recorder: EventRecorder::new(client.clone(), "kubelet", config.node_name.clone()),
+        pods: pods.clone(),
         services: informers.of::<Service>(),
         runtime_classes: informers.of::<RuntimeClass>(),
         own_node: informers.of_selected::<Node>(Selection::fields(format!("metadata.name={}", config.node_name))),

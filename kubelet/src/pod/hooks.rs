@@ -12,7 +12,6 @@ use crate::runtimes::NodeRuntime;
 pub(crate) struct Target<'a> {
     pub(crate) kubelet: &'a Kubelet,
     pub(crate) runtime: &'a NodeRuntime,
-    pub(crate) pod: &'a Pod,
     pub(crate) container: &'a Container,
     pub(crate) container_id: &'a str,
     pub(crate) pod_ip: Option<&'a str>,

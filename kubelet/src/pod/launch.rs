@@ -101,7 +101,6 @@ impl Launch {
             let target = hooks::Target {
                 kubelet: &self.kubelet,
                 runtime: &self.runtime,
-                pod: &self.pod,
                 container: &self.container,
                 container_id: &id,
                 pod_ip: self.pod_ips.first().map(String::as_str),

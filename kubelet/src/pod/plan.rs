@@ -273,3 +273,7 @@ fn plan_init_containers(pod: &Pod, observed: &PodObserved, actions: &mut PodActi
     }
     is_initialized
 }
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

@@ -431,3 +431,7 @@ fn conditions(pod: &Pod, observed: &PodObserved, status: &PodStatus, now: Timest
         condition("PodScheduled", true, "", String::new()),
     ]
 }
+
+#[cfg(test)]
+#[path = "status_tests.rs"]
+mod tests;

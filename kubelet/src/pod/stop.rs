@@ -102,7 +102,6 @@ impl Stop {
             let target = hooks::Target {
                 kubelet: &self.kubelet,
                 runtime: &self.runtime,
-                pod: &self.pod,
                 container,
                 container_id: id,
                 pod_ip: self.pod_ip.as_deref(),
