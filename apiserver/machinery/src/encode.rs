@@ -141,7 +141,8 @@ fn text(value: &str, indent: usize, can_be_block: bool) -> String {
 
 fn is_plain(value: &str) -> bool {
     let is_indicator = value.starts_with([
-        '-', '?', ':', ',', '[', ']', '{', '}', '#', '&', '*', '!', '|', '>', '\'', '"', '%', '@', '`', ' ', '=',
+        '-', '?', ':', ',', '[', ']', '{', '}', '#', '&', '*', '!', '|', '>', '\'', '"', '%', '@', '`', ' ',
+        '=',
     ]);
     let is_dashed_word = value.starts_with('-') && value[1..].starts_with(|c: char| c.is_ascii_alphabetic());
     (!is_indicator || is_dashed_word)
@@ -200,18 +201,71 @@ mod tests {
     #[test]
     fn yaml_reads_back_as_what_was_written() {
         let texts = [
-            "", " ", "y", "yes", "null", "~", "1", "1.5", "0x1", "1e3", "true", "a: b", "a #b", "#a", "- a", "-", "--flag", "a:",
-            "a\nb", "a\nb\n", "a\n\nb\n\n", " a\nb", "\n", "a\tb", "\u{1}", "é😀", "2026-01-02T03:04:05Z", "<<", "=", "*a", "&a", "'a'",
-            "\"a\"", "[a]", "{a}", "%a", "@a", "`a`", "a ", "!a", "|", ">", "10.0.0.1", "a,b", "\r\n", "a\r\nb", "\u{feff}a", "a\n # b\n",
+            "",
+            " ",
+            "y",
+            "yes",
+            "null",
+            "~",
+            "1",
+            "1.5",
+            "0x1",
+            "1e3",
+            "true",
+            "a: b",
+            "a #b",
+            "#a",
+            "- a",
+            "-",
+            "--flag",
+            "a:",
+            "a\nb",
+            "a\nb\n",
+            "a\n\nb\n\n",
+            " a\nb",
+            "\n",
+            "a\tb",
+            "\u{1}",
+            "é😀",
+            "2026-01-02T03:04:05Z",
+            "<<",
+            "=",
+            "*a",
+            "&a",
+            "'a'",
+            "\"a\"",
+            "[a]",
+            "{a}",
+            "%a",
+            "@a",
+            "`a`",
+            "a ",
+            "!a",
+            "|",
+            ">",
+            "10.0.0.1",
+            "a,b",
+            "\r\n",
+            "a\r\nb",
+            "\u{feff}a",
+            "a\n # b\n",
         ];
         for text in texts {
-            let value = json!({"a": text, "list": [text, [text], {"k": text}], "nested": {text: [], "x": {}}});
+            let value =
+                json!({"a": text, "list": [text, [text], {"k": text}], "nested": {text: [], "x": {}}});
             let yaml = encode_yaml(&value);
             let read = decode_yaml(yaml.as_bytes(), &Limits::default());
-            assert_eq!(read.unwrap_or_else(|e| panic!("{text:?}: {e}\n{yaml}")).into_value(), value, "{text:?}\n{yaml}");
+            assert_eq!(
+                read.unwrap_or_else(|e| panic!("{text:?}: {e}\n{yaml}")).into_value(),
+                value,
+                "{text:?}\n{yaml}"
+            );
         }
         for value in [json!(null), json!([]), json!({}), json!("a"), json!([[1, [2]], null, 1.5, false])] {
-            assert_eq!(decode_yaml(encode_yaml(&value).as_bytes(), &Limits::default()).unwrap().into_value(), value);
+            assert_eq!(
+                decode_yaml(encode_yaml(&value).as_bytes(), &Limits::default()).unwrap().into_value(),
+                value
+            );
         }
     }
 }

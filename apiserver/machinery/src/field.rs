@@ -262,7 +262,10 @@ mod tests {
             (Error::required(&path, ""), "spec.containers[0].name: Required value"),
             (Error::required(&path, "must be set"), "spec.containers[0].name: Required value: must be set"),
             (Error::invalid(&path, "A\n", "bad"), r#"spec.containers[0].name: Invalid value: "A\n": bad"#),
-            (Error::invalid(&path, -1, "must be positive"), "spec.containers[0].name: Invalid value: -1: must be positive"),
+            (
+                Error::invalid(&path, -1, "must be positive"),
+                "spec.containers[0].name: Invalid value: -1: must be positive",
+            ),
             (Error::duplicate(&path, "a"), r#"spec.containers[0].name: Duplicate value: "a""#),
             (
                 Error::not_supported(&path, "x", &["A", "B"]),

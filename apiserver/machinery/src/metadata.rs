@@ -130,7 +130,8 @@ pub fn owner_references(object: &Value) -> Vec<OwnerReference> {
     let references = meta(object, "ownerReferences").and_then(Value::as_array).into_iter().flatten();
     references
         .map(|reference| {
-            let text = |field: &str| reference.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
+            let text =
+                |field: &str| reference.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
             OwnerReference {
                 api_version: text("apiVersion"),
                 kind: text("kind"),
@@ -246,7 +247,11 @@ pub fn validate_custom_object_meta(
     }
     let generation = generation(object);
     if generation < 0 {
-        errors.push(Error::invalid(&path.child("generation"), generation, "must be greater than or equal to 0"));
+        errors.push(Error::invalid(
+            &path.child("generation"),
+            generation,
+            "must be greater than or equal to 0",
+        ));
     }
     errors.extend(validate_label_map(&labels(object), &path.child("labels")));
     errors.extend(validate_annotation_map(&annotations(object), &path.child("annotations")));
@@ -427,7 +432,11 @@ fn validate_managed_fields(object: &Value, path: &Path) -> ErrorList {
         let path = path.index(index);
         let text = |field: &str| entry.get(field).and_then(Value::as_str).unwrap_or_default();
         if !matches!(text("operation"), "Apply" | "Update") {
-            errors.push(Error::invalid(&path.child("operation"), text("operation"), "must be `Apply` or `Update`"));
+            errors.push(Error::invalid(
+                &path.child("operation"),
+                text("operation"),
+                "must be `Apply` or `Update`",
+            ));
         }
         if !matches!(text("fieldsType"), "" | "FieldsV1") {
             errors.push(Error::invalid(&path.child("fieldsType"), text("fieldsType"), "must be `FieldsV1`"));

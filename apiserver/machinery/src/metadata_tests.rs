@@ -24,7 +24,9 @@ fn metadata_is_read_where_it_is_and_empty_where_it_is_not() {
     assert_eq!((deletion_timestamp(&object), deletion_grace_period_seconds(&object)), (Some("t"), Some(30)));
     assert_eq!(controller_of(&object).unwrap().name, "o");
     assert_eq!((api_version(&object), kind(&object)), ("apps/v1", "X"));
-    for odd in [json!({}), json!(null), json!({"metadata": null}), json!({"metadata": {"name": 1, "labels": []}})] {
+    for odd in
+        [json!({}), json!(null), json!({"metadata": null}), json!({"metadata": {"name": 1, "labels": []}})]
+    {
         assert_eq!((name(&odd), deletion_timestamp(&odd)), ("", None));
         assert!(labels(&odd).is_empty() && finalizers(&odd).is_empty() && owner_references(&odd).is_empty());
     }
@@ -96,7 +98,9 @@ fn names_and_namespaces_are_required_where_they_belong() {
     let generated = json!({"metadata": {"name": "web-abcde", "namespace": "ns", "generateName": "web-"}});
     assert_eq!(check(&generated), Vec::<String>::new());
     let bad = json!({"metadata": {"name": "a", "namespace": "ns", "generateName": "Web-"}});
-    assert!(check(&bad)[0].starts_with("metadata.generateName: Invalid value: \"Web-\": a lowercase RFC 1123"));
+    assert!(
+        check(&bad)[0].starts_with("metadata.generateName: Invalid value: \"Web-\": a lowercase RFC 1123")
+    );
 }
 
 #[test]
@@ -113,7 +117,8 @@ fn two_controllers_are_one_too_many() {
 
 #[test]
 fn annotations_are_bounded_together() {
-    let object = json!({"metadata": {"name": "a", "namespace": "n", "annotations": {"a": "x".repeat(262_144)}}});
+    let object =
+        json!({"metadata": {"name": "a", "namespace": "n", "annotations": {"a": "x".repeat(262_144)}}});
     assert_eq!(check(&object), vec!["metadata.annotations: Too long: may not be more than 262144 bytes"]);
 }
 
@@ -139,14 +144,22 @@ fn updates_may_not_change_what_the_server_owns() {
     };
     assert_eq!(with("uid", json!("1")), Vec::<String>::new());
     assert_eq!(with("uid", json!("2")), vec!["metadata.uid: Invalid value: \"2\": field is immutable"]);
-    assert_eq!(with("resourceVersion", json!("")), vec![
-        "metadata.resourceVersion: Invalid value: \"\": must be specified for an update"
-    ]);
-    assert_eq!(with("generation", json!(1)), vec!["metadata.generation: Invalid value: 1: must not be decremented"]);
-    assert_eq!(with("deletionTimestamp", json!("2001-01-01T00:00:00Z")), vec![
-        "metadata.deletionTimestamp: Invalid value: \"2001-01-01T00:00:00Z\": field is immutable"
-    ]);
-    assert_eq!(with("finalizers", json!(["e.org/c", "e.org/a"])), vec![
-        "metadata.finalizers: Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers []string{\"e.org/c\"}"
-    ]);
+    assert_eq!(
+        with("resourceVersion", json!("")),
+        vec!["metadata.resourceVersion: Invalid value: \"\": must be specified for an update"]
+    );
+    assert_eq!(
+        with("generation", json!(1)),
+        vec!["metadata.generation: Invalid value: 1: must not be decremented"]
+    );
+    assert_eq!(
+        with("deletionTimestamp", json!("2001-01-01T00:00:00Z")),
+        vec!["metadata.deletionTimestamp: Invalid value: \"2001-01-01T00:00:00Z\": field is immutable"]
+    );
+    assert_eq!(
+        with("finalizers", json!(["e.org/c", "e.org/a"])),
+        vec![
+            "metadata.finalizers: Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers []string{\"e.org/c\"}"
+        ]
+    );
 }

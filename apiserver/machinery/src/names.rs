@@ -65,7 +65,12 @@ fn is_subdomain_shaped(text: &str) -> bool {
 
 fn is_qualified_shaped(text: &str) -> bool {
     let alphanumeric = |b: u8| b.is_ascii_alphanumeric();
-    is_shaped(text, alphanumeric, |b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'), alphanumeric)
+    is_shaped(
+        text,
+        alphanumeric,
+        |b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'),
+        alphanumeric,
+    )
 }
 
 fn qualified_error() -> String {

@@ -107,7 +107,9 @@ fn quantities_compare_by_number_not_by_text() {
     assert_eq!(q("1000m"), q("1"));
     assert_eq!(q("1Gi"), q("1073741824"));
     assert_eq!(q("0Ki"), q("0"));
-    let ascending = ["-1e40", "-2", "-1", "-1m", "0", "1n", "1m", "999m", "1", "1001m", "1k", "1Ki", "1Mi", "1e20", "1e40"];
+    let ascending = [
+        "-1e40", "-2", "-1", "-1m", "0", "1n", "1m", "999m", "1", "1001m", "1k", "1Ki", "1Mi", "1e20", "1e40",
+    ];
     for pair in ascending.windows(2) {
         assert!(q(pair[0]) < q(pair[1]), "{pair:?}");
     }
@@ -135,7 +137,14 @@ fn sums_keep_the_format_of_what_is_not_zero() {
 #[test]
 fn a_hostile_quantity_costs_little_and_does_not_panic() {
     let long = "9".repeat(100_000);
-    for text in [long.as_str(), &format!("0.{long}"), &format!("{long}Ei"), &format!("1.{long}Ei"), "1e999999999", "-1e-999999999"] {
+    for text in [
+        long.as_str(),
+        &format!("0.{long}"),
+        &format!("{long}Ei"),
+        &format!("1.{long}Ei"),
+        "1e999999999",
+        "-1e-999999999",
+    ] {
         let quantity = q(text);
         assert!(quantity.to_string().len() < 120_000);
         let _ = quantity.saturating_mul(i64::MIN).saturating_add(&quantity).to_string();

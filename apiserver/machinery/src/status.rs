@@ -215,16 +215,21 @@ impl Status {
     /// The server failed; `message` follows Kubernetes' `Internal error occurred: `.
     pub fn internal(message: impl std::fmt::Display) -> Self {
         let text = message.to_string();
-        Self::failure(Reason::InternalError, format!("Internal error occurred: {text}")).with_details(StatusDetails {
-            causes: vec![StatusCause { message: text, ..StatusCause::default() }],
-            ..StatusDetails::default()
-        })
+        Self::failure(Reason::InternalError, format!("Internal error occurred: {text}")).with_details(
+            StatusDetails {
+                causes: vec![StatusCause { message: text, ..StatusCause::default() }],
+                ..StatusDetails::default()
+            },
+        )
     }
 
     /// No object of that name.
     pub fn not_found(group: &str, resource: &str, name: &str) -> Self {
-        Self::failure(Reason::NotFound, format!("{} {} not found", qualified(group, resource), field::go_quote(name)))
-            .with_details(details(group, resource, name))
+        Self::failure(
+            Reason::NotFound,
+            format!("{} {} not found", qualified(group, resource), field::go_quote(name)),
+        )
+        .with_details(details(group, resource, name))
     }
 
     /// An object of that name is there already.

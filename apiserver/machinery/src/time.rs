@@ -100,7 +100,8 @@ pub fn parse_micro(text: &str) -> Result<Timestamp, String> {
         )
     })?;
     let fraction = text.get(19..).unwrap_or("");
-    let digits = fraction.strip_prefix('.').map_or(0, |rest| rest.bytes().take_while(u8::is_ascii_digit).count());
+    let digits =
+        fraction.strip_prefix('.').map_or(0, |rest| rest.bytes().take_while(u8::is_ascii_digit).count());
     if digits == 6 {
         return Ok(plain);
     }
@@ -120,9 +121,7 @@ fn first_unreadable(text: &str) -> ParseError {
         element,
     };
     let digits = |from: usize, count: usize| {
-        text.as_bytes()
-            .get(from..from + count)
-            .is_some_and(|bytes| bytes.iter().all(u8::is_ascii_digit))
+        text.as_bytes().get(from..from + count).is_some_and(|bytes| bytes.iter().all(u8::is_ascii_digit))
     };
     let elements: [(usize, usize, &'static str, &'static str); 6] = [
         (0, 4, "2006", "-"),
@@ -179,9 +178,18 @@ mod tests {
     fn unreadable_times_are_refused_in_the_words_of_go() {
         let table = [
             ("x", r#"parsing time "x" as "2006-01-02T15:04:05Z07:00": cannot parse "x" as "2006""#),
-            ("2026-1-02T00:00:00Z", r#"parsing time "2026-1-02T00:00:00Z" as "2006-01-02T15:04:05Z07:00": cannot parse "1-02T00:00:00Z" as "01""#),
-            ("2026-01-02", r#"parsing time "2026-01-02" as "2006-01-02T15:04:05Z07:00": cannot parse "" as "T""#),
-            ("2026-01-02T03:04:05", r#"parsing time "2026-01-02T03:04:05" as "2006-01-02T15:04:05Z07:00": cannot parse "" as "Z07:00""#),
+            (
+                "2026-1-02T00:00:00Z",
+                r#"parsing time "2026-1-02T00:00:00Z" as "2006-01-02T15:04:05Z07:00": cannot parse "1-02T00:00:00Z" as "01""#,
+            ),
+            (
+                "2026-01-02",
+                r#"parsing time "2026-01-02" as "2006-01-02T15:04:05Z07:00": cannot parse "" as "T""#,
+            ),
+            (
+                "2026-01-02T03:04:05",
+                r#"parsing time "2026-01-02T03:04:05" as "2006-01-02T15:04:05Z07:00": cannot parse "" as "Z07:00""#,
+            ),
         ];
         for (text, want) in table {
             assert_eq!(parse(text).unwrap_err().to_string(), want);

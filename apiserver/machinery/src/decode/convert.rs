@@ -4,9 +4,9 @@ use std::collections::HashSet;
 
 use serde_json::{Map, Value};
 
+use super::TypeError;
 use super::raw::Raw;
 use super::scalar::{self, Mismatch};
-use super::TypeError;
 use crate::field::go_quote;
 use crate::schema::{Field, Presence, Schema, Shape};
 
@@ -15,8 +15,13 @@ const MAX_STRICT_ERRORS: usize = 100;
 
 /// Convert a document; the second part is what strict decoding finds, in the order of the document.
 pub(super) fn convert(schema: Schema<'_>, raw: &Raw) -> Result<(Value, Vec<String>), TypeError> {
-    let mut converter =
-        Converter { first_error: None, owner: String::new(), path: Vec::new(), place: String::new(), strict: Vec::new() };
+    let mut converter = Converter {
+        first_error: None,
+        owner: String::new(),
+        path: Vec::new(),
+        place: String::new(),
+        strict: Vec::new(),
+    };
     let value = converter.value(schema, raw)?;
     match converter.first_error {
         Some(error) => Err(error),

@@ -17,7 +17,8 @@ pub fn apply_defaults(schema: Schema<'_>, value: &mut Value) {
                 }
                 // Zeroes that stand in the schema because Go's struct has them.
                 let is_zero = matches!(field.presence(), Presence::Always | Presence::OmitZero);
-                let default = field.default().filter(|default| !(is_zero && super::convert::is_zero(default)));
+                let default =
+                    field.default().filter(|default| !(is_zero && super::convert::is_zero(default)));
                 if let Some(default) = default {
                     object.insert(field.name().to_owned(), default.clone());
                 }
@@ -54,7 +55,11 @@ mod tests {
                 json!({"spec": {"containers": [{"name": "c", "ports": [{"containerPort": 80}, {"containerPort": 53, "protocol": "UDP"}]}]}}),
                 json!({"spec": {"containers": [{"name": "c", "ports": [{"containerPort": 80, "protocol": "TCP"}, {"containerPort": 53, "protocol": "UDP"}]}]}}),
             ),
-            ("Service", json!({"spec": {"ports": [{"port": 1}]}}), json!({"spec": {"ports": [{"port": 1, "protocol": "TCP"}]}})),
+            (
+                "Service",
+                json!({"spec": {"ports": [{"port": 1}]}}),
+                json!({"spec": {"ports": [{"port": 1, "protocol": "TCP"}]}}),
+            ),
             ("ReplicationController", json!({"spec": {}}), json!({"spec": {"replicas": 1}})),
             ("ConfigMap", json!({"data": {"a": "b"}}), json!({"data": {"a": "b"}})),
         ];

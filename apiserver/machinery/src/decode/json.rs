@@ -163,7 +163,9 @@ impl Parser<'_> {
         if self.peek() == Some(b'.') {
             self.at += 1;
             if self.digits() == 0 {
-                return Err(self.peek().map_or_else(end, |b| invalid(b, "after decimal point in numeric literal")));
+                return Err(self
+                    .peek()
+                    .map_or_else(end, |b| invalid(b, "after decimal point in numeric literal")));
             }
         }
         if matches!(self.peek(), Some(b'e' | b'E')) {

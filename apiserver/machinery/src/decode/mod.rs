@@ -23,8 +23,8 @@ use serde_json::Value;
 pub use convert::{normalize, prune, zero_value};
 pub use defaults::apply_defaults;
 pub use raw::Raw;
-pub(crate) use yaml::is_plain_yaml_text;
 pub use request::{Decoded, MediaType, cannot_be_handled, decode_object, unrecognized};
+pub(crate) use yaml::is_plain_yaml_text;
 
 use crate::schema::Schema;
 

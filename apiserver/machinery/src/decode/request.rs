@@ -105,9 +105,8 @@ pub fn decode_object(
                 unrecognized(&expected.kind, &cause, body)
             }
         })?,
-        MediaType::Yaml => {
-            decode_yaml(body, limits).map_err(|error| unrecognized(&expected.kind, &error.to_string(), body))?
-        }
+        MediaType::Yaml => decode_yaml(body, limits)
+            .map_err(|error| unrecognized(&expected.kind, &error.to_string(), body))?,
         MediaType::Protobuf => {
             let value = protobuf
                 .decode_as(body, expected)
@@ -138,7 +137,9 @@ pub fn decode_object(
         )));
     };
     let (mut object, strict) = document.object(schema).map_err(|error| refuse(&error.to_string()))?;
-    if claimed.kind != expected.kind || claimed.group != expected.group {
+    // Options are of one type in every group.
+    let is_same_kind = claimed.kind == expected.kind && claimed.group == expected.group;
+    if !is_same_kind && !schema.kinds().contains(expected) {
         return Err(refuse(&format!(
             "converting ({}.{}) to ({}.{}): unknown conversion",
             claimed.version,

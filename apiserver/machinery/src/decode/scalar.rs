@@ -77,7 +77,10 @@ fn integer(scalar: Scalar, text: &str) -> Result<Value, Mismatch> {
 fn float(text: &str) -> Result<Value, Mismatch> {
     let wrong = || Mismatch::Kind { found: format!("number {text}") };
     let value: f64 = text.parse().map_err(|_| wrong())?;
-    #[expect(clippy::cast_possible_truncation, reason = "only taken when the cast back gives the same number")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "only taken when the cast back gives the same number"
+    )]
     let whole = value as i64;
     #[expect(clippy::cast_precision_loss, reason = "compared with the original")]
     if whole as f64 == value && value.abs() < 1e15 {
@@ -101,7 +104,8 @@ fn quantity(raw: &Raw) -> Result<Value, Mismatch> {
 }
 
 fn int_or_string(raw: &Raw) -> Result<Value, Mismatch> {
-    let wrong = |found: &str| Mismatch::Now(format!("json: cannot unmarshal {found} into Go value of type int32"));
+    let wrong =
+        |found: &str| Mismatch::Now(format!("json: cannot unmarshal {found} into Go value of type int32"));
     match raw {
         Raw::String(text) => Ok(Value::String(text.clone())),
         Raw::Number(text) => {

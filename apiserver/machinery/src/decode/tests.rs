@@ -148,7 +148,10 @@ fn yaml_scalars_follow_yaml_1_1() {
 #[test]
 fn yaml_maps_merge_alias_and_take_keys_of_any_kind() {
     assert_eq!(yaml("a: &x {b: 1}\nc: *x\n"), json!({"a": {"b": 1}, "c": {"b": 1}}));
-    assert_eq!(yaml("a: &x {b: 1, d: 2}\nc:\n  <<: *x\n  d: 3\n"), json!({"a": {"b": 1, "d": 2}, "c": {"b": 1, "d": 3}}));
+    assert_eq!(
+        yaml("a: &x {b: 1, d: 2}\nc:\n  <<: *x\n  d: 3\n"),
+        json!({"a": {"b": 1, "d": 2}, "c": {"b": 1, "d": 3}})
+    );
     assert_eq!(yaml("1: a\ntrue: b\n"), json!({"1": "a", "true": "b"}));
     assert_eq!(yaml("---\na: 1\n---\n"), json!({"a": 1}));
     assert!(yaml_error("a: 1\n---\nb: 2\n").contains("expected a single document"));
@@ -205,7 +208,11 @@ fn a_body_that_does_not_say_what_it_is_is_unrecognized() {
 fn a_body_without_kind_is_of_the_kind_that_is_wanted() {
     for body in ["{}", "null", "{\"apiVersion\":\"v1\"}", "{\"kind\":\"ConfigMap\"}"] {
         let decoded = config_map(body).unwrap();
-        assert_eq!(decoded.object, json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {}}), "{body}");
+        assert_eq!(
+            decoded.object,
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {}}),
+            "{body}"
+        );
     }
 }
 
@@ -234,16 +241,55 @@ fn a_body_of_another_kind_is_refused() {
     }
     let large = format!("{{\"data\":{{\"a\":\"{}\"}}}}", "x".repeat(3 * 1024 * 1024));
     let status = config_map(&large).unwrap_err();
+    assert_eq!((status.code, status.message.as_str()), (413, "Request entity too large: limit is 3145728"));
+}
+
+#[test]
+fn options_are_taken_in_any_group() {
+    let expected = kind("", "v1", "DeleteOptions");
+    for api_version in ["v1", "apps/v1", "meta.k8s.io/v1"] {
+        let body =
+            json!({"apiVersion": api_version, "kind": "DeleteOptions", "gracePeriodSeconds": 0}).to_string();
+        let result = decode(&expected, MediaType::Json, &body);
+        assert_eq!(result.unwrap().object["gracePeriodSeconds"], json!(0), "{api_version}");
+    }
+}
+
+#[test]
+fn a_yaml_name_that_is_a_truth_value_does_not_fit() {
+    let status = decode(&kind("", "v1", "ConfigMap"), MediaType::Yaml, "metadata: {name: y}\n").unwrap_err();
     assert_eq!(
-        (status.code, status.message.as_str()),
-        (413, "Request entity too large: limit is 3145728")
+        status.message,
+        "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: json: cannot unmarshal bool into Go struct field ObjectMeta.metadata.name of type string"
     );
+}
+
+#[test]
+fn what_the_limits_allow_fits_the_stack() {
+    let limits = Limits::default();
+    let schemas = schemas();
+    let schema = schemas.root("apps", "v1", "ControllerRevision").unwrap();
+    let depth = limits.max_depth - 1;
+    for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
+        let nested = format!("{}1{}", open.repeat(depth), close.repeat(depth));
+        let body = format!("{{\"data\":{nested}}}");
+        let document = decode_json(body.as_bytes(), &limits).unwrap();
+        let (value, _) = document.object(schema).unwrap();
+        assert_eq!(value["data"].to_string(), nested);
+    }
+    // YAML's parser has a limit of its own, a little lower.
+    let yaml = format!("data: {}1{}", "[".repeat(200), "]".repeat(200));
+    assert!(decode_yaml(yaml.as_bytes(), &limits).is_ok());
 }
 
 #[test]
 fn values_that_do_not_fit_are_refused_in_the_words_of_go() {
     let table = [
-        ("ConfigMap", json!({"data": {"a": 1}}), "json: cannot unmarshal number into Go struct field ConfigMap.data of type string"),
+        (
+            "ConfigMap",
+            json!({"data": {"a": 1}}),
+            "json: cannot unmarshal number into Go struct field ConfigMap.data of type string",
+        ),
         (
             "ConfigMap",
             json!({"metadata": {"name": 5}}),
@@ -337,7 +383,10 @@ fn unknown_and_duplicate_fields_are_found_in_the_order_of_the_document() {
             "ConfigMap",
             MediaType::Yaml,
             "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: yy}\ndata: {a: b}\ndata: {c: d}\nodd: 1\n",
-            vec!["yaml: unmarshal errors:\n  line 5: key \"data\" already set in map", "unknown field \"odd\""],
+            vec![
+                "yaml: unmarshal errors:\n  line 5: key \"data\" already set in map",
+                "unknown field \"odd\"",
+            ],
         ),
     ];
     for (name, media_type, body, want) in table {
@@ -347,7 +396,10 @@ fn unknown_and_duplicate_fields_are_found_in_the_order_of_the_document() {
         let refusal = decoded.strict_error(&expected).unwrap();
         assert_eq!(
             refusal.message,
-            format!("{name} in version \"v1\" cannot be handled as a {name}: strict decoding error: {}", want.join(", "))
+            format!(
+                "{name} in version \"v1\" cannot be handled as a {name}: strict decoding error: {}",
+                want.join(", ")
+            )
         );
     }
     let decoded = config_map(r#"{"data":{"k":"1","k":"2"},"extra":{}}"#).unwrap();
@@ -426,7 +478,8 @@ fn pruning_removes_what_the_type_does_not_know() {
 #[test]
 fn schemas_in_custom_resource_definitions_are_checked_too() {
     let schemas = schemas();
-    let schema = schemas.named("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps").unwrap();
+    let schema =
+        schemas.named("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps").unwrap();
     let document = Document::from_value(json!({
         "type": "object", "default": {"any": [null]},
         "additionalProperties": {"type": "string", "oddly": 1},

@@ -97,7 +97,8 @@ impl Reader<'_> {
             match event {
                 Event::DocumentStart(..) => {
                     self.anchors.clear();
-                    let node = self.next().ok_or_else(|| failure(line, "did not find expected node content"))?;
+                    let node =
+                        self.next().ok_or_else(|| failure(line, "did not find expected node content"))?;
                     let value = self.node(node, 0)?;
                     match (&root, &value) {
                         (None, _) => root = Some(value),
@@ -159,7 +160,8 @@ impl Reader<'_> {
             Event::SequenceStart(_, anchor, _) => {
                 let mut elements = Vec::new();
                 loop {
-                    let next = self.next().ok_or_else(|| failure(line, "did not find expected node content"))?;
+                    let next =
+                        self.next().ok_or_else(|| failure(line, "did not find expected node content"))?;
                     if matches!(next.0, Event::SequenceEnd) {
                         break;
                     }
@@ -211,7 +213,9 @@ impl Reader<'_> {
         }
         for source in merged {
             let Raw::Object(source) = source else {
-                return Err(SyntaxError::Yaml("yaml: map merge requires map or sequence of maps as the value".to_owned()));
+                return Err(SyntaxError::Yaml(
+                    "yaml: map merge requires map or sequence of maps as the value".to_owned(),
+                ));
             };
             for (key, value) in source {
                 if !places.contains_key(&key) {
@@ -299,7 +303,9 @@ fn plain(text: &str) -> Scalar {
         "" | "~" | "null" | "Null" | "NULL" => return Scalar::Null,
         "<<" => return Scalar::Merge,
         "y" | "Y" | "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => Raw::Bool(true),
-        "n" | "N" | "no" | "No" | "NO" | "false" | "False" | "FALSE" | "off" | "Off" | "OFF" => Raw::Bool(false),
+        "n" | "N" | "no" | "No" | "NO" | "false" | "False" | "FALSE" | "off" | "Off" | "OFF" => {
+            Raw::Bool(false)
+        }
         _ => number(text).map_or_else(|| Raw::String(text.to_owned()), Raw::Number),
     };
     Scalar::Value(value)
@@ -371,9 +377,11 @@ fn is_float(text: &str) -> bool {
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     let has_number = match mantissa.split_once('.') {
         Some((whole, fraction)) => {
-            (whole.is_empty() || digits(whole)) && (digits(fraction) || (fraction.is_empty() && digits(whole)))
+            (whole.is_empty() || digits(whole))
+                && (digits(fraction) || (fraction.is_empty() && digits(whole)))
         }
         None => digits(mantissa),
     };
-    has_number && exponent.is_none_or(|exponent| digits(exponent.strip_prefix(['+', '-']).unwrap_or(exponent)))
+    has_number
+        && exponent.is_none_or(|exponent| digits(exponent.strip_prefix(['+', '-']).unwrap_or(exponent)))
 }

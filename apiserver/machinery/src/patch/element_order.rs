@@ -40,7 +40,8 @@ pub(super) fn arrange(
     while let (Some(other), Some(patch)) = (others.peek(), patched.peek()) {
         let other_place = position(server_order, other, merge_key);
         let patch_place = position(server_order, patch, merge_key);
-        let is_other_first = matches!((other_place, patch_place), (Some(other), Some(patch)) if other < patch);
+        let is_other_first =
+            matches!((other_place, patch_place), (Some(other), Some(patch)) if other < patch);
         out.extend(if is_other_first { others.next() } else { patched.next() });
     }
     out.extend(others);

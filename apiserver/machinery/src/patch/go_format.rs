@@ -12,7 +12,8 @@ pub(super) fn value(value: &Value) -> String {
         Value::Object(object) => {
             let mut keys: Vec<&String> = object.keys().collect();
             keys.sort_unstable();
-            let entries: Vec<String> = keys.iter().map(|key| format!("{key}:{}", self::value(&object[*key]))).collect();
+            let entries: Vec<String> =
+                keys.iter().map(|key| format!("{key}:{}", self::value(&object[*key]))).collect();
             format!("map[{}]", entries.join(" "))
         }
     }

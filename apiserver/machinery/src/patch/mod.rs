@@ -190,7 +190,8 @@ fn apply_strategic(schema: Schema<'_>, original: &Value, document: &Document) ->
     let patch = patch_object(document, "")?;
     let shown = go_format::value(&patch);
     let merged = strategic_merge_patch(schema, original, &patch)?;
-    let (mut object, found) = restore(schema, &merged).map_err(|error| invalid(&shown, &error.to_string()))?;
+    let (mut object, found) =
+        restore(schema, &merged).map_err(|error| invalid(&shown, &error.to_string()))?;
     strict.extend(found);
     claim(&mut object, original);
     Ok(Patched { object, strict, shown })

@@ -292,7 +292,9 @@ fn merge_lists(
         return Ok(arrange(merged, &change, &before, None));
     }
     let key = strategy.merge_key.as_deref().ok_or_else(|| {
-        StrategicPatchError::NoDeclaredMergeKey(items.and_then(Schema::short_name).unwrap_or("a list").to_owned())
+        StrategicPatchError::NoDeclaredMergeKey(
+            items.and_then(Schema::short_name).unwrap_or("a list").to_owned(),
+        )
     })?;
     let (mut merged, change) = special_elements(before, change, key)?;
     let server_order = merged.clone();
@@ -377,7 +379,9 @@ fn without_instructions(value: Value) -> Option<Value> {
                 .filter_map(|(key, value)| Some((key, without_instructions(value)?)))
                 .collect(),
         ),
-        Value::Array(elements) => Value::Array(elements.into_iter().filter_map(without_instructions).collect()),
+        Value::Array(elements) => {
+            Value::Array(elements.into_iter().filter_map(without_instructions).collect())
+        }
         value => value,
     })
 }

@@ -27,7 +27,10 @@ fn json_patches_apply_as_kubernetes_applies_them() {
         (r#"[{"op":"replace","path":"/data/none","value":"x"}]"#, json!({"a": "1", "b": "2", "none": "x"})),
         (r#"[{"op":"move","from":"/data/a","path":"/data/z"}]"#, json!({"b": "2", "z": "1"})),
         (r#"[{"op":"copy","from":"/data/a","path":"/data/z"}]"#, json!({"a": "1", "b": "2", "z": "1"})),
-        (r#"[{"op":"test","path":"/data/a","value":"1"},{"op":"remove","path":"/data/b"}]"#, json!({"a": "1"})),
+        (
+            r#"[{"op":"test","path":"/data/a","value":"1"},{"op":"remove","path":"/data/b"}]"#,
+            json!({"a": "1"}),
+        ),
         (r#"[{"op":"test","path":"/data/none","value":null}]"#, json!({"a": "1", "b": "2"})),
         (r#"[{"op":"add","path":"/data/x~1y~0z","value":"3"}]"#, json!({"a": "1", "b": "2", "x/y~z": "3"})),
         ("[]", json!({"a": "1", "b": "2"})),
@@ -63,14 +66,22 @@ fn json_patches_that_fail_are_refused_without_a_word_of_why() {
         let status = patch_config_map(PatchType::Json, patch).unwrap_err();
         assert_eq!(
             (status.code, status.message.as_str(), status.reason.as_str(), status.details),
-            (422, "the server rejected our request due to an error in our request", "Invalid", Some(StatusDetails::default())),
+            (
+                422,
+                "the server rejected our request due to an error in our request",
+                "Invalid",
+                Some(StatusDetails::default())
+            ),
             "{patch}"
         );
     }
     let not_a_list = patch_config_map(PatchType::Json, r#"{"op":"add"}"#).unwrap_err();
     assert_eq!(
         (not_a_list.code, not_a_list.message.as_str()),
-        (400, "error decoding patch: json: cannot unmarshal object into Go value of type []handlers.jsonPatchOp")
+        (
+            400,
+            "error decoding patch: json: cannot unmarshal object into Go value of type []handlers.jsonPatchOp"
+        )
     );
     let many = vec![json!({"op": "test", "path": "/metadata/name", "value": "c"}); 10_001];
     let too_many = patch_config_map(PatchType::Json, &Value::from(many).to_string()).unwrap_err();
@@ -84,7 +95,10 @@ fn json_patches_that_fail_are_refused_without_a_word_of_why() {
 fn copies_cannot_grow_without_bound() {
     let doubling: Vec<Value> =
         (0..64).map(|n| json!({"op": "copy", "from": "", "path": format!("/x{n}")})).collect();
-    assert_eq!(json_patch(json!({"x": "y".repeat(1000)}), &Value::from(doubling)), Err(JsonPatchError::CopyLimit));
+    assert_eq!(
+        json_patch(json!({"x": "y".repeat(1000)}), &Value::from(doubling)),
+        Err(JsonPatchError::CopyLimit)
+    );
     let deepening: Vec<Value> = (0..1000).map(|_| json!({"op": "copy", "from": "", "path": "/x"})).collect();
     assert_eq!(json_patch(json!({}), &Value::from(deepening)), Err(JsonPatchError::TooDeep("/x".to_owned())));
 }
@@ -96,7 +110,11 @@ fn what_a_patch_leaves_that_is_not_known_is_told() {
     assert_eq!(patched.object, config_map());
     let refusal = patched.strict_error().unwrap();
     assert_eq!((refusal.code, refusal.reason.as_str()), (422, "Invalid"));
-    assert!(refusal.message.starts_with(" \"\" is invalid: patch: Invalid value: \"[{"), "{}", refusal.message);
+    assert!(
+        refusal.message.starts_with(" \"\" is invalid: patch: Invalid value: \"[{"),
+        "{}",
+        refusal.message
+    );
     assert!(refusal.message.ends_with("strict decoding error: unknown field \"x\""), "{}", refusal.message);
     let merged = patch_config_map(PatchType::Merge, r#"{"data":{"a":"1","a":"2"},"y":1}"#).unwrap();
     assert_eq!(merged.strict, vec!["duplicate field \"data.a\"", "unknown field \"y\""]);
@@ -128,9 +146,17 @@ fn merge_patches_follow_rfc_7386() {
 #[test]
 fn bad_merge_patches_are_refused_in_the_words_of_kubernetes() {
     let table = [
-        ("[]", 400, "error decoding patch: json: cannot unmarshal array into Go value of type map[string]interface {}"),
+        (
+            "[]",
+            400,
+            "error decoding patch: json: cannot unmarshal array into Go value of type map[string]interface {}",
+        ),
         ("{", 400, "error decoding patch: unexpected end of JSON input"),
-        ("\"x\"", 400, "error decoding patch: json: cannot unmarshal string into Go value of type map[string]interface {}"),
+        (
+            "\"x\"",
+            400,
+            "error decoding patch: json: cannot unmarshal string into Go value of type map[string]interface {}",
+        ),
     ];
     for (patch, code, message) in table {
         let status = patch_config_map(PatchType::Merge, patch).unwrap_err();
@@ -139,7 +165,10 @@ fn bad_merge_patches_are_refused_in_the_words_of_kubernetes() {
     for patch in [r#"{"metadata":"x"}"#, r#"{"apiVersion":"v9"}"#] {
         let status = patch_config_map(PatchType::Merge, patch).unwrap_err();
         let cause = &status.details.unwrap().causes[0];
-        assert_eq!((status.code, cause.field.as_str(), cause.reason.as_str()), (422, "patch", "FieldValueInvalid"));
+        assert_eq!(
+            (status.code, cause.field.as_str(), cause.reason.as_str()),
+            (422, "patch", "FieldValueInvalid")
+        );
     }
 }
 
@@ -152,7 +181,8 @@ fn default_parts(object: &mut Value) {
     }
     let Some(spec) = object.pointer_mut("/spec/template/spec").and_then(Value::as_object_mut) else { return };
     spec.entry("terminationGracePeriodSeconds").or_insert(json!(30));
-    for container in spec["containers"].as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
+    for container in spec["containers"].as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut)
+    {
         let has_tag = container["image"].as_str().unwrap().contains(':');
         let pull_policy = if has_tag { "IfNotPresent" } else { "Always" };
         container.entry("imagePullPolicy").or_insert(json!(pull_policy));
@@ -184,10 +214,15 @@ fn strategic_patches_do_what_a_real_server_does() {
             steps += 1;
             let label = format!("{}: {}", scenario["name"], step["patch"]);
             let patch = step["patch"].to_string();
-            let result = apply(schema, PatchType::StrategicMerge, &object, patch.as_bytes(), &Limits::default());
+            let result =
+                apply(schema, PatchType::StrategicMerge, &object, patch.as_bytes(), &Limits::default());
             match (result, step.get("message").and_then(Value::as_str)) {
                 (Err(status), Some(message)) => {
-                    assert_eq!((status.message.as_str(), Value::from(status.code)), (message, step["code"].clone()), "{label}");
+                    assert_eq!(
+                        (status.message.as_str(), Value::from(status.code)),
+                        (message, step["code"].clone()),
+                        "{label}"
+                    );
                 }
                 (Ok(mut patched), None) => {
                     crate::decode::apply_defaults(schema, &mut patched.object);
@@ -229,7 +264,11 @@ fn strategic_directives_do_what_they_say() {
             json!({"metadata": {"labels": {"$patch": "replace", "b": "2"}}}),
             json!({"metadata": {"labels": {"b": "2"}}}),
         ),
-        (json!({"metadata": {"labels": {"a": "1"}}}), json!({"metadata": {"labels": {"$patch": "delete"}}}), json!({"metadata": {"labels": {}}})),
+        (
+            json!({"metadata": {"labels": {"a": "1"}}}),
+            json!({"metadata": {"labels": {"$patch": "delete"}}}),
+            json!({"metadata": {"labels": {}}}),
+        ),
         // List elements: deleted, replaced as a list.
         (
             json!({"spec": {"containers": [{"name": "a"}, {"name": "b"}]}}),
@@ -243,7 +282,11 @@ fn strategic_directives_do_what_they_say() {
         ),
         // Where there is nothing to merge with, nulls mean nothing, and an object with a directive is none.
         (json!({}), json!({"spec": {"nodeSelector": {"$patch": "replace", "a": "b"}}}), json!({"spec": {}})),
-        (json!({}), json!({"spec": {"containers": [{"name": "a", "image": null, "$patch": "delete"}, {"name": "b", "tty": null}]}}), json!({"spec": {"containers": [{"name": "b"}]}})),
+        (
+            json!({}),
+            json!({"spec": {"containers": [{"name": "a", "image": null, "$patch": "delete"}, {"name": "b", "tty": null}]}}),
+            json!({"spec": {"containers": [{"name": "b"}]}}),
+        ),
         (
             json!({"spec": {"volumes": [{"name": "v", "emptyDir": {}}]}}),
             json!({"spec": {"volumes": [{"name": "v", "$retainKeys": ["name", "hostPath"], "hostPath": {"path": "/x"}}]}}),

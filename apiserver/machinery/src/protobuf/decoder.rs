@@ -213,14 +213,20 @@ fn special_value(
             text => Value::from(text),
         },
         Special::IntOrString => {
-            if integer(1)? == 1 { Value::from(text(3)?) } else { Value::from(integer(2)?) }
+            if integer(1)? == 1 {
+                Value::from(text(3)?)
+            } else {
+                Value::from(integer(2)?)
+            }
         }
         Special::Time | Special::MicroTime => {
             let (seconds, nanos) = (integer(1)?, integer(2)?);
             match special {
                 _ if seconds == 0 && nanos == 0 => Value::Null,
                 Special::Time => Value::String(format_seconds(seconds)),
-                _ => Value::String(format_micros(seconds.saturating_mul(1_000_000).saturating_add(nanos / 1000))),
+                _ => Value::String(format_micros(
+                    seconds.saturating_mul(1_000_000).saturating_add(nanos / 1000),
+                )),
             }
         }
         Special::Duration => Value::String(special::format_duration(integer(1)?)),
@@ -259,7 +265,8 @@ fn alternatives(
             Ok(Value::Bool(allows != 0))
         }
         Special::SchemaOrTexts => {
-            let texts: Result<Vec<Value>, Error> = others.map(|(_, wire)| wire.text(name).map(Value::from)).collect();
+            let texts: Result<Vec<Value>, Error> =
+                others.map(|(_, wire)| wire.text(name).map(Value::from)).collect();
             Ok(Value::Array(texts?))
         }
         _ => {

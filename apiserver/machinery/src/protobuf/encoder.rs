@@ -4,10 +4,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
+use super::Error;
 use super::special::{self, Special};
 use super::table::{Field, Kind, Label, Messages, kind_word};
 use super::wire::{put_bytes, put_double, put_integer};
-use super::Error;
 use crate::time;
 
 pub(super) fn message(messages: &Messages, name: &str, value: &Value) -> Result<Vec<u8>, Error> {
@@ -101,12 +101,7 @@ fn nested(messages: &Messages, name: &str, value: &Value) -> Result<Vec<u8>, Err
     message(messages, name, value)
 }
 
-fn special_bytes(
-    messages: &Messages,
-    special: Special,
-    name: &str,
-    value: &Value,
-) -> Result<Vec<u8>, Error> {
+fn special_bytes(messages: &Messages, special: Special, name: &str, value: &Value) -> Result<Vec<u8>, Error> {
     let mut out = Vec::new();
     let wrong = || wrong(name, "", value);
     match special {
@@ -176,7 +171,11 @@ fn alternatives(
         }
         (Special::SchemaOrTexts, Value::Array(elements)) => {
             for element in elements {
-                put_bytes(out, 2, element.as_str().ok_or_else(|| wrong(name, "property", element))?.as_bytes());
+                put_bytes(
+                    out,
+                    2,
+                    element.as_str().ok_or_else(|| wrong(name, "property", element))?.as_bytes(),
+                );
             }
         }
         _ => return Err(wrong(name, "", value)),

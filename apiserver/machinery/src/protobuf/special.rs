@@ -53,9 +53,8 @@ pub(super) fn of(name: &str) -> Option<Special> {
         });
     }
     Some(match name {
-        "k8s.io.apimachinery.pkg.api.resource.Quantity" | "k8s.io.apimachinery.pkg.api.resource.QuantityValue" => {
-            Special::Quantity
-        }
+        "k8s.io.apimachinery.pkg.api.resource.Quantity"
+        | "k8s.io.apimachinery.pkg.api.resource.QuantityValue" => Special::Quantity,
         "k8s.io.apimachinery.pkg.util.intstr.IntOrString" => Special::IntOrString,
         "k8s.io.apimachinery.pkg.runtime.RawExtension" => Special::RawExtension,
         _ => return None,
@@ -110,8 +109,15 @@ pub(super) fn parse_duration(text: &str) -> Option<i64> {
     while !rest.is_empty() {
         let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
         let (number, tail) = rest.split_at(end);
-        let units =
-            [("ns", 1), ("us", 1_000), ("µs", 1_000), ("ms", 1_000_000), ("s", 1_000_000_000), ("m", 60_000_000_000), ("h", 3_600_000_000_000)];
+        let units = [
+            ("ns", 1),
+            ("us", 1_000),
+            ("µs", 1_000),
+            ("ms", 1_000_000),
+            ("s", 1_000_000_000),
+            ("m", 60_000_000_000),
+            ("h", 3_600_000_000_000),
+        ];
         let (unit, nanos) = units.into_iter().find(|(unit, _)| {
             tail.strip_prefix(unit).is_some_and(|after| {
                 after.is_empty() || after.starts_with(|c: char| c.is_ascii_digit() || c == '.')

@@ -111,14 +111,16 @@ impl Messages {
     }
 
     pub(super) fn root(&self, api_version: &str, kind: &str) -> Result<&str, Error> {
-        self.roots.get(&format!("{api_version}/{kind}")).map(String::as_str).ok_or_else(|| Error::NoMessage {
-            api_version: api_version.to_owned(),
-            kind: kind.to_owned(),
-        })
+        self.roots
+            .get(&format!("{api_version}/{kind}"))
+            .map(String::as_str)
+            .ok_or_else(|| Error::NoMessage { api_version: api_version.to_owned(), kind: kind.to_owned() })
     }
 
     pub(super) fn get(&self, name: &str) -> Result<&Message, Error> {
-        self.by_name.get(name).ok_or_else(|| Error::Wire { message: name.to_owned(), problem: "unknown message" })
+        self.by_name
+            .get(name)
+            .ok_or_else(|| Error::Wire { message: name.to_owned(), problem: "unknown message" })
     }
 
     /// The names of all messages, in no order.

@@ -24,7 +24,13 @@ fn round_trip(schemas: &Schemas, messages: &Messages, object: &Value) -> Value {
 fn every_kind_has_its_message() {
     let (schemas, messages) = tables();
     assert_eq!(messages.names().count(), 643);
-    for (api_version, kind) in [("v1", "Pod"), ("apps/v1", "DeploymentList"), ("v1", "Status"), ("meta.k8s.io/v1", "PartialObjectMetadata"), ("v1", "DeleteOptions")] {
+    for (api_version, kind) in [
+        ("v1", "Pod"),
+        ("apps/v1", "DeploymentList"),
+        ("v1", "Status"),
+        ("meta.k8s.io/v1", "PartialObjectMetadata"),
+        ("v1", "DeleteOptions"),
+    ] {
         assert!(messages.knows(api_version, kind), "{api_version} {kind}");
     }
     assert!(!messages.knows("example.org/v1", "Widget"));
@@ -76,9 +82,14 @@ fn zeroes_that_a_go_client_writes_are_not_stored() {
         "status": {"replicas": 0, "observedGeneration": 0},
     });
     let bytes = messages.encode(&object).unwrap();
-    let expected = GroupVersionKind { group: "apps".to_owned(), version: "v1".to_owned(), kind: "Deployment".to_owned() };
+    let expected = GroupVersionKind {
+        group: "apps".to_owned(),
+        version: "v1".to_owned(),
+        kind: "Deployment".to_owned(),
+    };
     let decoded =
-        decode_object(&schemas, &messages, &expected, MediaType::Protobuf, &bytes, &Limits::default()).unwrap();
+        decode_object(&schemas, &messages, &expected, MediaType::Protobuf, &bytes, &Limits::default())
+            .unwrap();
     assert_eq!(
         decoded.object,
         json!({
@@ -90,6 +101,28 @@ fn zeroes_that_a_go_client_writes_are_not_stored() {
             "status": {},
         })
     );
+}
+
+#[test]
+fn the_bodies_of_the_real_kubectl_are_the_objects_that_it_prints() {
+    let (schemas, messages) = tables();
+    let recorded: Vec<Value> = serde_json::from_str(include_str!("../../tests/data/kubectl.json")).unwrap();
+    assert!(recorded.len() > 10);
+    for request in recorded {
+        let body = base64::Engine::decode(
+            &base64::engine::general_purpose::STANDARD,
+            request["body"].as_str().unwrap(),
+        );
+        let object = &request["object"];
+        let schema = schemas.root_of(metadata::api_version(object), metadata::kind(object)).unwrap();
+        let expected = schema.kinds()[0].clone();
+        let limits = Limits::default();
+        let decoded =
+            decode_object(&schemas, &messages, &expected, MediaType::Protobuf, &body.unwrap(), &limits)
+                .unwrap();
+        assert_eq!(&decoded.object, object, "{}", request["command"]);
+        assert_eq!(decoded.strict, Vec::<String>::new());
+    }
 }
 
 #[test]
@@ -127,19 +160,26 @@ fn lists_statuses_and_schemas_survive_protobuf() {
 #[test]
 fn a_list_of_anything_holds_objects_with_their_own_envelope() {
     let (_, messages) = tables();
-    let inner = messages.encode(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "a"}})).unwrap();
+    let inner = messages
+        .encode(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "a"}}))
+        .unwrap();
     let mut raw = Vec::new();
     wire::put_bytes(&mut raw, 1, &inner);
     let mut list = Vec::new();
     wire::put_bytes(&mut list, 2, &raw);
     let decoded = messages.decode(&seal("v1", "List", &list)).unwrap();
-    assert_eq!(decoded["items"], json!([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "a"}}]));
+    assert_eq!(
+        decoded["items"],
+        json!([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "a"}}])
+    );
 }
 
 #[test]
 fn watch_events_hold_the_bytes_of_their_object() {
     let (_, messages) = tables();
-    let object = messages.encode(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "a"}})).unwrap();
+    let object = messages
+        .encode(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "a"}}))
+        .unwrap();
     let event = Messages::encode_watch_event("ADDED", &object);
     assert_eq!(Messages::decode_watch_event(&event).unwrap(), ("ADDED".to_owned(), object));
     assert!(Messages::decode_watch_event(b"\x0a\xff").is_err());
@@ -185,8 +225,13 @@ fn malformed_bytes_are_refused_and_never_panic() {
 #[test]
 fn a_value_that_does_not_fit_its_field_is_named() {
     let (_, messages) = tables();
-    let error = messages.encode(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": 5}})).unwrap_err();
-    assert_eq!(error.to_string(), "proto: k8s.io.apimachinery.pkg.apis.meta.v1.ObjectMeta.name: cannot encode a number");
+    let error = messages
+        .encode(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": 5}}))
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "proto: k8s.io.apimachinery.pkg.apis.meta.v1.ObjectMeta.name: cannot encode a number"
+    );
 }
 
 #[test]

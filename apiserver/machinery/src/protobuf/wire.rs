@@ -77,8 +77,8 @@ impl<'a> Fields<'a> {
             0 => Wire::Varint(self.varint()?),
             1 => Wire::Fixed64(u64::from_le_bytes(array(self.take(8)?))),
             2 => {
-                let length = usize::try_from(self.varint()?)
-                    .map_err(|_| failure(self.message, "unexpected EOF"))?;
+                let length =
+                    usize::try_from(self.varint()?).map_err(|_| failure(self.message, "unexpected EOF"))?;
                 Wire::Bytes(self.take(length)?)
             }
             // No field of the API has this form; it is skipped.

@@ -1,6 +1,6 @@
 //! The types of the built-in kinds, read from the embedded data.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde_json::{Map, Value};
 
@@ -59,7 +59,8 @@ struct Loader {
 pub(super) fn load() -> Result<Schemas, LoadError> {
     let json = builtin_types_json()?;
     let source: Map<String, Value> = serde_json::from_slice(&json).map_err(LoadError::Json)?;
-    let mut presences: HashMap<String, FieldNames> = serde_json::from_str(PRESENCE).map_err(LoadError::Json)?;
+    let mut presences: HashMap<String, FieldNames> =
+        serde_json::from_str(PRESENCE).map_err(LoadError::Json)?;
     let mut take = |name: &str| presences.remove(name).unwrap_or_default();
     let presences =
         Presences { omit_zero: take("omitZero"), pointer: take("pointer"), always: take("always") };
@@ -75,11 +76,16 @@ pub(super) fn load() -> Result<Schemas, LoadError> {
         let id = loader.push(Some(name), NodeShape::Any);
         loader.by_name.insert(name.clone(), id);
     }
+    let versions: BTreeSet<(String, String)> =
+        source.values().flat_map(kinds).map(|kind| (kind.group, kind.version)).collect();
     let mut roots = HashMap::new();
     for (name, schema) in &source {
         let shape = loader.named_shape(name, schema)?;
         let id = loader.by_name[name];
-        let kinds = kinds(schema);
+        let mut kinds = kinds(schema);
+        if let Some(kind) = name.strip_prefix(META).filter(|kind| EVERYWHERE.contains(kind)) {
+            kinds.extend(in_every_version(kind, &versions));
+        }
         for kind in &kinds {
             roots.insert(root_key(&kind.group, &kind.version, &kind.kind), id);
         }
@@ -89,8 +95,24 @@ pub(super) fn load() -> Result<Schemas, LoadError> {
     Ok(Schemas { nodes: loader.nodes, by_name: loader.by_name, roots })
 }
 
+/// Kinds that Kubernetes registers in the version of every group; the schemas name only one.
+const EVERYWHERE: [&str; 2] = ["DeleteOptions", "WatchEvent"];
+const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
+
+fn in_every_version(kind: &str, versions: &BTreeSet<(String, String)>) -> Vec<GroupVersionKind> {
+    let meta = ("meta.k8s.io".to_owned(), "v1".to_owned());
+    let all = versions.iter().chain([&meta]);
+    let kinds = all.map(|(group, version)| GroupVersionKind {
+        group: group.clone(),
+        version: version.clone(),
+        kind: kind.to_owned(),
+    });
+    kinds.filter(|kind| !kind.group.is_empty()).collect()
+}
+
 fn kinds(schema: &Value) -> Vec<GroupVersionKind> {
-    let listed = schema.get("x-kubernetes-group-version-kind").and_then(Value::as_array).into_iter().flatten();
+    let listed =
+        schema.get("x-kubernetes-group-version-kind").and_then(Value::as_array).into_iter().flatten();
     listed
         .map(|kind| {
             let part = |name: &str| kind.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -203,7 +225,9 @@ impl Loader {
         let extensions = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.";
         match name.strip_prefix(extensions) {
             Some("JSON") => return Ok(NodeShape::Any),
-            Some(union @ ("JSONSchemaPropsOrArray" | "JSONSchemaPropsOrBool" | "JSONSchemaPropsOrStringArray")) => {
+            Some(
+                union @ ("JSONSchemaPropsOrArray" | "JSONSchemaPropsOrBool" | "JSONSchemaPropsOrStringArray"),
+            ) => {
                 let object = self.lookup(&format!("{extensions}JSONSchemaProps"))?;
                 let items = match union {
                     "JSONSchemaPropsOrArray" => object,
@@ -218,9 +242,8 @@ impl Loader {
             _ => {}
         }
         match name {
-            "io.k8s.apimachinery.pkg.runtime.RawExtension" | "io.k8s.apimachinery.pkg.apis.meta.v1.FieldsV1" => {
-                Ok(NodeShape::Any)
-            }
+            "io.k8s.apimachinery.pkg.runtime.RawExtension"
+            | "io.k8s.apimachinery.pkg.apis.meta.v1.FieldsV1" => Ok(NodeShape::Any),
             _ => self.shape(Some(name), schema),
         }
     }
@@ -289,7 +312,9 @@ impl Loader {
         is_required: bool,
     ) -> Presence {
         let lists = |names: &FieldNames| {
-            owner.and_then(|owner| names.get(owner)).is_some_and(|fields| fields.iter().any(|field| field == name))
+            owner
+                .and_then(|owner| names.get(owner))
+                .is_some_and(|fields| fields.iter().any(|field| field == name))
         };
         // The schema of the target is known by name only, as its shape may not be read yet.
         let referred = reference(schema);
@@ -303,7 +328,11 @@ impl Loader {
             Some(Scalar::Time | Scalar::MicroTime) if is_by_pointer => Presence::Pointer,
             Some(Scalar::Time | Scalar::MicroTime) => Presence::Null,
             Some(Scalar::Quantity | Scalar::IntOrString | Scalar::Duration) => {
-                if is_required || is_always { Presence::Always } else { Presence::Pointer }
+                if is_required || is_always {
+                    Presence::Always
+                } else {
+                    Presence::Pointer
+                }
             }
             Some(Scalar::String | Scalar::Bytes) if is_by_pointer => Presence::Pointer,
             Some(_) if lists(&self.presences.omit_zero) => Presence::OmitZero,

@@ -25,7 +25,9 @@ fn walk<'a>(schema: Schema<'a>, path: &str) -> Field<'a> {
 fn every_kind_is_found_and_every_reference_leads_somewhere() {
     let schemas = schemas();
     assert_eq!(schemas.names().count(), 584);
-    for (group, version, kind) in [("", "v1", "Pod"), ("apps", "v1", "Deployment"), ("rbac.authorization.k8s.io", "v1", "Role")] {
+    for (group, version, kind) in
+        [("", "v1", "Pod"), ("apps", "v1", "Deployment"), ("rbac.authorization.k8s.io", "v1", "Role")]
+    {
         let schema = schemas.root(group, version, kind).unwrap();
         assert_eq!(schema.short_name(), Some(kind));
         assert!(schema.kinds().iter().any(|k| k.kind == kind && k.group == group));

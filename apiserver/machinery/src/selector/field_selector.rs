@@ -45,9 +45,14 @@ impl FieldSelector {
         parts.sort_unstable();
         let mut requirements = Vec::new();
         for part in parts.into_iter().filter(|part| !part.is_empty()) {
-            let (field, operator, value) = split_operator(part)
-                .ok_or_else(|| ParseError::new(format!("invalid selector: '{text}'; can't understand '{part}'")))?;
-            requirements.push(FieldRequirement { field: field.to_owned(), operator, value: unescape(value)? });
+            let (field, operator, value) = split_operator(part).ok_or_else(|| {
+                ParseError::new(format!("invalid selector: '{text}'; can't understand '{part}'"))
+            })?;
+            requirements.push(FieldRequirement {
+                field: field.to_owned(),
+                operator,
+                value: unescape(value)?,
+            });
         }
         Ok(Self { requirements })
     }
@@ -111,7 +116,8 @@ fn split_terms(text: &str) -> Vec<&str> {
 
 /// The first operator that is not escaped.
 fn split_operator(term: &str) -> Option<(&str, FieldOperator, &str)> {
-    let operators = [("!=", FieldOperator::NotEquals), ("==", FieldOperator::Equals), ("=", FieldOperator::Equals)];
+    let operators =
+        [("!=", FieldOperator::NotEquals), ("==", FieldOperator::Equals), ("=", FieldOperator::Equals)];
     for (at, _) in term.char_indices() {
         let rest = &term[at..];
         for (text, operator) in operators {
@@ -131,7 +137,9 @@ fn unescape(value: &str) -> Result<String, ParseError> {
             '\\' => match chars.next() {
                 Some(next @ ('\\' | ',' | '=')) => out.push(next),
                 Some(next) => {
-                    return Err(ParseError::new(format!("invalid field selector: invalid escape sequence: \\{next}")));
+                    return Err(ParseError::new(format!(
+                        "invalid field selector: invalid escape sequence: \\{next}"
+                    )));
                 }
                 None => return Err(ParseError::new("invalid field selector: invalid escape sequence: \\")),
             },

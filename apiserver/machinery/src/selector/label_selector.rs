@@ -33,7 +33,8 @@ impl LabelSelector {
     pub fn from_value(selector: &Value) -> Option<Self> {
         let object = selector.as_object()?;
         let text = |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or_default().to_owned();
-        let match_expressions = object.get("matchExpressions").and_then(Value::as_array).into_iter().flatten();
+        let match_expressions =
+            object.get("matchExpressions").and_then(Value::as_array).into_iter().flatten();
         Some(Self {
             match_labels: metadata::string_map(object.get("matchLabels")),
             match_expressions: match_expressions
@@ -62,7 +63,10 @@ impl LabelSelector {
                 "Exists" => Operator::Exists,
                 "DoesNotExist" => Operator::DoesNotExist,
                 other => {
-                    return Err(ParseError::new(format!("{} is not a valid label selector operator", go_quote(other))));
+                    return Err(ParseError::new(format!(
+                        "{} is not a valid label selector operator",
+                        go_quote(other)
+                    )));
                 }
             };
             let values = expression.values.clone();
@@ -99,7 +103,11 @@ pub fn validate_label_selector(selector: &Value, path: &Path) -> ErrorList {
                 }
             }
             other => {
-                errors.push(FieldError::invalid(&path.child("operator"), other, "not a valid selector operator"));
+                errors.push(FieldError::invalid(
+                    &path.child("operator"),
+                    other,
+                    "not a valid selector operator",
+                ));
             }
         }
         for message in names::qualified_name(&requirement.key) {
@@ -107,7 +115,11 @@ pub fn validate_label_selector(selector: &Value, path: &Path) -> ErrorList {
         }
         for (index, value) in requirement.values.iter().enumerate() {
             for message in names::label_value(value) {
-                errors.push(FieldError::invalid(&path.child("values").index(index), value.as_str(), &message));
+                errors.push(FieldError::invalid(
+                    &path.child("values").index(index),
+                    value.as_str(),
+                    &message,
+                ));
             }
         }
     }

@@ -95,7 +95,12 @@ fn check_key(key: &str, path: &Path) -> Option<FieldError> {
 }
 
 impl Requirement {
-    fn checked(key: &str, operator: Operator, mut values: Vec<String>, form: Form) -> Result<Self, ParseError> {
+    fn checked(
+        key: &str,
+        operator: Operator,
+        mut values: Vec<String>,
+        form: Form,
+    ) -> Result<Self, ParseError> {
         let mut errors = ErrorList::new();
         errors.extend(check_key(key, &Path::new("key")));
         let path = Path::new("values");
@@ -129,7 +134,11 @@ impl Requirement {
         for (index, value) in values.iter().enumerate() {
             let wrong = names::label_value(value);
             if !wrong.is_empty() {
-                errors.push(FieldError::invalid(&path.index(index).key(key), value.as_str(), &wrong.join("; ")));
+                errors.push(FieldError::invalid(
+                    &path.index(index).key(key),
+                    value.as_str(),
+                    &wrong.join("; "),
+                ));
             }
         }
         if !errors.is_empty() {

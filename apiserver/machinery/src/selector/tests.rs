@@ -146,7 +146,10 @@ fn label_selectors_are_validated_in_the_words_of_kubernetes() {
         texts[3],
         "spec.selector.matchExpressions[2].values: Forbidden: may not be specified when `operator` is 'Exists' or 'DoesNotExist'"
     );
-    assert_eq!(texts[4], "spec.selector.matchExpressions[3].key: Invalid value: \"\": name part must be non-empty");
+    assert_eq!(
+        texts[4],
+        "spec.selector.matchExpressions[3].key: Invalid value: \"\": name part must be non-empty"
+    );
     assert!(validate_label_selector(&json!(null), &Path::root()).is_empty());
 }
 
