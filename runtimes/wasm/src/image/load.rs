@@ -249,6 +249,3 @@ fn unpack_layout(tar: &Path, into: &Path) -> Result<(), Error> {
     }
     Ok(())
 }
-
-#[cfg(test)]
-mod tests;
