@@ -44,7 +44,7 @@ mod tests {
 
     #[test]
     fn a_pod_is_available_when_ready_for_long_enough() {
-        let at = |second| Timestamp::from_second(1_700_000_000 + second).expect("a time");
+        let at = |second: i64| Timestamp::from_second(1_700_000_000 + second).expect("a time");
         for (status, min_ready, now, expected) in [
             ("False", 0, 100, Availability::NotReady),
             ("True", 0, 0, Availability::Available),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use wherry_client::ObjectKey;
 
 /// After this time an expectation counts as met: a change was missed, and the store is the truth again.
-const EXPIRY: Duration = Duration::from_secs(300);
+pub(crate) const EXPIRY: Duration = Duration::from_secs(300);
 
 /// Expected creations and deletions, by the key of the object that caused them.
 #[derive(Debug, Default)]

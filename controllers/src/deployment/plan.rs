@@ -471,8 +471,10 @@ impl<'a> Rollout<'a> {
     fn deadline_check(&self, status: &DeploymentStatus) -> Option<Duration> {
         let deadline = progress_deadline(self.deployment)?;
         let progressing = conditions::get(status, "Progressing")?;
+        // What was complete once does not time out.
+        let settled = [conditions::PROGRESS_DEADLINE_EXCEEDED, conditions::NEW_REPLICA_SET_AVAILABLE];
         if conditions::is_complete(self.deployment, status)
-            || progressing.reason.as_deref() == Some(conditions::PROGRESS_DEADLINE_EXCEEDED)
+            || progressing.reason.as_deref().is_some_and(|reason| settled.contains(&reason))
         {
             return None;
         }

@@ -121,7 +121,14 @@ impl NamespaceController {
                 && served.has(&["list"])
                 && (served.has(&["deletecollection"]) || served.has(&["delete"]))
         });
-        let partial: Vec<_> = stream::iter(deletable)
+        // Pods go first: what protects the others from them (network policies, quotas) stays until they are gone.
+        let (of_pods, of_others): (Vec<_>, Vec<_>) = deletable.partition(is_pods);
+        let outcome = self.delete_resources(namespace, of_pods).await;
+        if outcome.is_empty() { self.delete_resources(namespace, of_others).await } else { outcome }
+    }
+
+    async fn delete_resources(&self, namespace: &str, resources: Vec<ServedResource>) -> Outcome {
+        let partial: Vec<_> = stream::iter(resources)
             .map(|served| async move { self.delete_resource(namespace, &served).await })
             .buffer_unordered(CONCURRENT_RESOURCES)
             .collect()
@@ -207,4 +214,8 @@ impl NamespaceController {
             outcome => outcome.map(drop).map_err(Error::api("finalizing a namespace")),
         }
     }
+}
+
+fn is_pods(served: &ServedResource) -> bool {
+    served.resource.group.is_empty() && served.resource.plural == "pods"
 }

@@ -18,7 +18,7 @@ use wherry_client::{
 };
 
 use crate::error::Error;
-use crate::expectations::Expectations;
+use crate::expectations::{EXPIRY, Expectations};
 use crate::ownership::{Claim, adopt, claim, release};
 use crate::{Context, pods, selector};
 use plan::{Failure, Scale, is_same_status, new_pod, plan_scale, plan_status};
@@ -93,6 +93,10 @@ impl ReplicaSetController {
         };
         // Before the pods are read: what is seen after this may only make the numbers newer.
         let may_scale = self.expectations.are_met(key);
+        if !may_scale {
+            // Mostly the next pod event comes sooner.
+            self.queue.add_after(key.clone(), EXPIRY);
+        }
         let claimed = self.claim_pods(&replica_set).await?;
         let active: Vec<_> = claimed.iter().filter(|pod| pods::is_active(pod)).cloned().collect();
         let terminating =
