@@ -62,7 +62,7 @@ impl Types {
         }
         if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
             for (field, property) in properties {
-                if let Some(text) = texts.get(field) {
+                if let Some(text) = texts.get(field.as_str()) {
                     describe(property, text);
                 }
             }

@@ -7,6 +7,7 @@ mod assign;
 pub mod context;
 mod create;
 mod delete;
+pub mod expiry;
 pub mod hooks;
 pub mod object;
 mod read;

@@ -50,11 +50,11 @@ use crate::codec::Codec;
 use crate::discovery::{Discovery, Served};
 use crate::http::{Api, resource_router};
 use crate::identity::Identity;
-use crate::kinds;
+use crate::kinds::{self, ServiceRanges};
 use crate::openapi::OpenApi;
 use crate::pki::Pki;
 use crate::registry::context::Machine;
-use crate::registry::{Refusal, Registry};
+use crate::registry::{Refusal, Registry, expiry};
 use crate::tokens::{self, DEFAULT_ISSUER, Signer, Verifier};
 
 use connect::{CachedObjects, Connect};
@@ -83,6 +83,8 @@ pub struct Config {
     pub request_timeout: Duration,
     /// What `/version` says.
     pub version: Version,
+    /// Where Services draw their IPs and node ports from.
+    pub service_ranges: ServiceRanges,
 }
 
 impl Config {
@@ -98,6 +100,7 @@ impl Config {
             in_flight: InFlightLimits::default(),
             request_timeout: Duration::from_secs(60),
             version: Version::default(),
+            service_ranges: ServiceRanges::default(),
         }
     }
 }
@@ -176,7 +179,7 @@ impl ApiServer {
         let mut plugins = admission::plugins();
         plugins.push(Arc::new(Authorization::new(Arc::clone(&authorizer))));
         let registry =
-            Arc::new(Registry::new(config.store, kinds::table(), plugins, codec, Arc::new(Machine)));
+            Arc::new(Registry::new(config.store, kinds::table_with(&config.service_ranges), plugins, codec, Arc::new(Machine)));
         let feed = Arc::clone(registry.feed());
         let loaded = feed.load().await?;
         let is_fed = Arc::new(AtomicBool::new(true));
@@ -201,6 +204,7 @@ impl ApiServer {
 
         bootstrap::run(&registry).await.map_err(Error::Bootstrap)?;
         tasks.spawn(aggregate_roles(Arc::clone(&registry), shutdown.clone()));
+        tasks.spawn(expiry::run(Arc::clone(&registry), shutdown.clone()));
 
         let health = HealthRegistry::default();
         health.register_liveness("ping", || Ok(()));

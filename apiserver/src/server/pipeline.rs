@@ -198,7 +198,9 @@ fn timeout(query: &Query, default: Duration) -> Result<Duration, Status> {
 /// Hands the request to who answers it.
 async fn dispatch(server: &Inner, call: &Call, identity: Identity, request: Request) -> Response {
     if !call.info.is_resource_request {
-        return routes::answer(server, &call.info, &call.query, &request).await;
+        // The body is not `Sync`, so a borrowed request could not be held over an await.
+        let (head, _) = request.into_parts();
+        return routes::answer(server, &call.info, &call.query, &head).await;
     }
     if let Some(review) = reviews::Review::of(&call.info) {
         return match reviews::answer(server, review, &identity, call.form, &call.info, request).await {

@@ -1,9 +1,9 @@
 //! Everything that is not a resource: discovery, health, version, metrics, keys, API descriptions, the index of paths.
 
-use axum::extract::Request;
 use axum::response::Response;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
+use http::request::Parts;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -15,17 +15,17 @@ const METRICS_TYPE: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 
 /// The answer for a path that names no resource.
-pub(super) async fn answer(server: &Inner, info: &RequestInfo, query: &Query, request: &Request) -> Response {
+pub(super) async fn answer(server: &Inner, info: &RequestInfo, query: &Query, request: &Parts) -> Response {
     let path = info.path.as_str();
-    let is_get = matches!(*request.method(), Method::GET | Method::HEAD);
+    let is_get = matches!(request.method, Method::GET | Method::HEAD);
     if let Some((endpoint, rest)) = health_path(path) {
         return server.health.answer(endpoint, rest, query);
     }
-    if let Some(response) = server.discovery.answer(path, request.headers()) {
+    if let Some(response) = server.discovery.answer(path, &request.headers) {
         let is_list = matches!(path.trim_end_matches('/'), "/apis");
         return if is_get || is_list { response } else { respond::method_not_allowed() };
     }
-    if let Some(response) = server.openapi.answer(path, request.headers(), query).await {
+    if let Some(response) = server.openapi.answer(path, &request.headers, query).await {
         return if is_get { response } else { respond::method_not_allowed() };
     }
     let response = match path {
