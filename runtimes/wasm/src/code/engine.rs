@@ -66,7 +66,7 @@ impl Engines {
             }
         };
         let ticker = Ticker::start(std::iter::once(on_demand.clone()).chain(pooled.clone()).collect())?;
-        Ok(Self { pooled, on_demand, slots: if granted < 8 { 8 } else { granted }, ticker })
+        Ok(Self { pooled, on_demand, slots: granted, ticker })
     }
 
     /// What compiled code must agree on to be usable here.

@@ -15,7 +15,7 @@ use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use wherry_runtimes::events::EventSender;
 use wherry_runtimes::log::unix_nanos;
@@ -29,10 +29,12 @@ use state::State;
 /// Handlers that a RuntimeClass may name; the empty one is the default.
 const HANDLERS: [&str; 2] = ["", "wasmtime"];
 
-/// The WebAssembly runtime. Clones are the same runtime.
+/// The WebAssembly runtime. Clones are the same runtime; when the last one is dropped, its guests are killed.
 #[derive(Clone)]
 pub struct WasmRuntime {
     inner: Arc<Inner>,
+    /// Guests hold `inner` while they run, so its own end cannot be what ends them.
+    _guests_end: Arc<DropGuard>,
 }
 
 struct Inner {
@@ -78,12 +80,6 @@ impl Drop for Guests {
     }
 }
 
-impl Drop for Inner {
-    fn drop(&mut self) {
-        self.shutdown.cancel();
-    }
-}
-
 impl WasmRuntime {
     /// Opens the directories, makes the engine, and reads what was known before: all of it NotReady or Exited now.
     ///
@@ -106,7 +102,9 @@ impl WasmRuntime {
             state.addresses.set_range(range);
         }
         let slots = usize::try_from(engines.slots).unwrap_or(usize::MAX);
+        let shutdown = CancellationToken::new();
         Ok(Self {
+            _guests_end: Arc::new(shutdown.clone().drop_guard()),
             inner: Arc::new(Inner {
                 images,
                 code,
@@ -116,7 +114,7 @@ impl WasmRuntime {
                 slots: Arc::new(Semaphore::new(slots.min(Semaphore::MAX_PERMITS))),
                 guests: Guests::start(config.guest_threads).map_err(Error::Threads)?,
                 supervisors: TaskTracker::new(),
-                shutdown: CancellationToken::new(),
+                shutdown,
                 ids: AtomicU64::new(0),
                 engines,
                 config,
