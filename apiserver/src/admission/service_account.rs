@@ -87,7 +87,9 @@ fn mounts_token(account: &Value, pod: &Value) -> bool {
 fn mount_token(pod: &mut Value, volume: &str) {
     let mut used = false;
     for list in ["initContainers", "containers"] {
-        for container in pod["spec"][list].as_array_mut().into_iter().flatten() {
+        // Not by index: that would make the list where there is none.
+        let containers = pod.pointer_mut(&format!("/spec/{list}")).and_then(Value::as_array_mut);
+        for container in containers.into_iter().flatten() {
             let has_own = container["volumeMounts"]
                 .as_array()
                 .is_some_and(|mounts| mounts.iter().any(|mount| mount["mountPath"] == MOUNT_PATH));
@@ -129,6 +131,7 @@ mod tests {
         mount_token(&mut pod, "v");
         assert_eq!(pod["spec"]["containers"][0]["volumeMounts"][0]["name"], "v");
         assert_eq!(pod["spec"]["containers"][1]["volumeMounts"].as_array().unwrap().len(), 1);
+        assert!(pod["spec"].get("initContainers").is_none());
         assert_eq!(pod["spec"]["volumes"][0]["projected"]["sources"][0]["serviceAccountToken"]["path"], "token");
     }
 

@@ -43,7 +43,11 @@ impl Strategy for DeploymentStrategy {
     fn prepare_for_update(&self, _facts: &RequestFacts, part: Part, object: &mut Value, old: &Value) {
         match part {
             Part::Main => carry_over(object, "status", old),
-            Part::Status => carry_over(object, "spec", old),
+            Part::Status => {
+                carry_over(object, "spec", old);
+                // Unlike other kinds' status, a Deployment's leaves the labels alone.
+                crate::registry::object::carry(object, old, "labels");
+            }
         }
     }
 

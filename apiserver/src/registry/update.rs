@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use wherry_machinery::field::Path;
 use wherry_machinery::metadata;
-use wherry_machinery::status::Status;
+use wherry_machinery::status::{Reason, Status};
 use wherry_storage::{Change, Expected, KeyValue, Outcome};
 
 use super::context::Context;
@@ -145,7 +145,14 @@ impl Registry {
         }
         drop_duplicate_owners(context, &mut new, Moment::Admitted);
 
-        let mut errors = metadata::validate_object_meta_update(&new, old, &Path::new("metadata"));
+        let path = Path::new("metadata");
+        let mut errors = metadata::validate_object_meta_update(&new, old, &path);
+        errors.extend(metadata::validate_object_meta(
+            &new,
+            kind.is_namespaced(),
+            |name: &str| kind.strategy.validate_name(name),
+            &path,
+        ));
         // The generic layer and the kind's own validation both look at the metadata: causes name such errors twice.
         errors.extend(errors.clone());
         errors.extend(match target.act {
@@ -251,6 +258,15 @@ fn check_version(kind: &Kind, new: &Value, old: &Value) -> Result<(), Refusal> {
         let mut error = wherry_machinery::field::Error::invalid(&path, "", "must be specified for an update");
         error.body = "Invalid value: 0x0: must be specified for an update".to_owned();
         return Err(Status::invalid(names.group, names.kind, name, &[error]).into());
+    }
+    if let Err(why) = version.parse::<u64>() {
+        let why = match why.kind() {
+            std::num::IntErrorKind::PosOverflow => "value out of range",
+            _ => "invalid syntax",
+        };
+        let quoted = wherry_machinery::field::go_quote(version);
+        let message = format!("strconv.ParseUint: parsing {quoted}: {why}");
+        return Err(Status::failure(Reason::Unknown, message).into());
     }
     if version == object::text(old, "resourceVersion") {
         Ok(())

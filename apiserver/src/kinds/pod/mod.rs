@@ -131,11 +131,7 @@ impl Strategy for PodStrategy {
         let wanted = requested.unwrap_or_else(|| u64::try_from(own).unwrap_or(1));
         let unscheduled = text(object, "/spec/nodeName").is_empty();
         let ended = matches!(text(object, "/status/phase"), "Failed" | "Succeeded");
-        if unscheduled || ended || wanted == 0 {
-            Deletion::Immediate
-        } else {
-            Deletion::Graceful { grace_period_seconds: wanted }
-        }
+        Deletion::Graceful { grace_period_seconds: if unscheduled || ended { 0 } else { wanted } }
     }
 
     fn table_cells(&self, object: &Value, now_unix_seconds: i64) -> Option<Vec<Value>> {
@@ -234,7 +230,11 @@ mod tests {
     #[test]
     fn pods_that_run_nowhere_or_have_ended_go_at_once() {
         let table = [
-            (json!({"spec": {"terminationGracePeriodSeconds": 30}}), None, Deletion::Immediate),
+            (
+                json!({"spec": {"terminationGracePeriodSeconds": 30}}),
+                None,
+                Deletion::Graceful { grace_period_seconds: 0 },
+            ),
             (
                 json!({"spec": {"nodeName": "n", "terminationGracePeriodSeconds": 30}}),
                 None,
@@ -245,11 +245,15 @@ mod tests {
                 Some(5),
                 Deletion::Graceful { grace_period_seconds: 5 },
             ),
-            (json!({"spec": {"nodeName": "n", "terminationGracePeriodSeconds": 30}}), Some(0), Deletion::Immediate),
+            (
+                json!({"spec": {"nodeName": "n", "terminationGracePeriodSeconds": 30}}),
+                Some(0),
+                Deletion::Graceful { grace_period_seconds: 0 },
+            ),
             (
                 json!({"spec": {"nodeName": "n", "terminationGracePeriodSeconds": 30}, "status": {"phase": "Succeeded"}}),
                 None,
-                Deletion::Immediate,
+                Deletion::Graceful { grace_period_seconds: 0 },
             ),
             (
                 json!({"spec": {"nodeName": "n", "terminationGracePeriodSeconds": -3}}),
