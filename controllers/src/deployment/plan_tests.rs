@@ -72,21 +72,31 @@ fn a_new_deployment_gets_a_replica_set_of_its_whole_size() {
     let hash = template_hash(&spec.template, None);
     assert_eq!(set.metadata.name, Some(format!("web-{hash}")));
     assert_eq!(json!(set.metadata.labels), json!({ "app": "web", "pod-template-hash": hash }));
-    assert_eq!(json!(set.spec.as_ref().map(|spec| &spec.selector)),
-        json!({ "matchLabels": { "app": "web", "pod-template-hash": hash } }));
-    assert_eq!(json!(set.metadata.annotations), json!({
-        "deployment.kubernetes.io/revision": "1",
-        "deployment.kubernetes.io/desired-replicas": "3",
-        "deployment.kubernetes.io/max-replicas": "4",
-    }));
+    assert_eq!(
+        json!(set.spec.as_ref().map(|spec| &spec.selector)),
+        json!({ "matchLabels": { "app": "web", "pod-template-hash": hash } })
+    );
+    assert_eq!(
+        json!(set.metadata.annotations),
+        json!({
+            "deployment.kubernetes.io/revision": "1",
+            "deployment.kubernetes.io/desired-replicas": "3",
+            "deployment.kubernetes.io/max-replicas": "4",
+        })
+    );
     assert_eq!((size(set), set.spec.as_ref().and_then(|spec| spec.min_ready_seconds)), (3, Some(5)));
     let owner = &set.metadata.owner_references.as_ref().expect("an owner")[0];
-    assert_eq!((owner.kind.as_str(), owner.api_version.as_str(), owner.controller), ("Deployment", "apps/v1", Some(true)));
+    assert_eq!(
+        (owner.kind.as_str(), owner.api_version.as_str(), owner.controller),
+        ("Deployment", "apps/v1", Some(true))
+    );
     assert_eq!(plan.revision.as_deref(), Some("1"));
     let created = format!("Created new replica set \"web-{hash}\"");
     assert_eq!(condition(&plan, "Progressing"), Some(("True", "NewReplicaSetCreated", created.as_str())));
-    assert_eq!(condition(&plan, "Available"),
-        Some(("False", "MinimumReplicasUnavailable", "Deployment does not have minimum availability.")));
+    assert_eq!(
+        condition(&plan, "Available"),
+        Some(("False", "MinimumReplicasUnavailable", "Deployment does not have minimum availability."))
+    );
     assert_eq!((plan.status.unavailable_replicas, plan.status.observed_generation), (Some(3), Some(2)));
 }
 
@@ -123,7 +133,8 @@ fn a_change_of_size_is_spread_over_the_sets_in_proportion() {
         ("down", 5, (8, 8, 8), (4, 4, 2), (10, 12), &[("web-old", 4), ("web-new", 2)]),
         ("to nothing", 0, (4, 4, 4), (2, 2, 1), (5, 6), &[("web-old", 0), ("web-new", 0)]),
     ] {
-        let strategy = json!({ "type": "RollingUpdate", "rollingUpdate": { "maxSurge": "20%", "maxUnavailable": 0 } });
+        let strategy =
+            json!({ "type": "RollingUpdate", "rollingUpdate": { "maxSurge": "20%", "maxUnavailable": 0 } });
         let deployment = deployment(replicas, &json!({ "strategy": strategy }));
         let sets = [set("old", 1, old, noted), set("new", 2, new, noted)];
         let plan = plan_of(&deployment, &sets);
@@ -139,7 +150,10 @@ fn a_paused_deployment_scales_but_does_not_roll() {
     let plan_paused = plan_of(&deployment(5, &json!({ "paused": true })), &sets);
     assert_eq!(resized(&plan_paused), sizes(&[("web-old", 5)]));
     assert_eq!(plan_paused.create, None);
-    assert_eq!(condition(&plan_paused, "Progressing"), Some(("Unknown", "DeploymentPaused", "Deployment is paused")));
+    assert_eq!(
+        condition(&plan_paused, "Progressing"),
+        Some(("Unknown", "DeploymentPaused", "Deployment is paused"))
+    );
     let mut resumed = deployment(3, &json!({}));
     resumed.status = Some(plan_paused.status);
     let plan_resumed = plan_of(&resumed, &sets);
@@ -212,7 +226,12 @@ fn progress_moves_the_deadline_and_its_absence_ends_it() {
         ("one more is ready", progressing(100, "ReplicaSetUpdated", 0), "ReplicaSetUpdated", Some(601)),
         ("nothing new yet", progressing(100, "ReplicaSetUpdated", 1), "ReplicaSetUpdated", Some(501)),
         ("for too long", progressing(601, "ReplicaSetUpdated", 1), "ProgressDeadlineExceeded", None),
-        ("it had been complete", progressing(9999, "NewReplicaSetAvailable", 1), "NewReplicaSetAvailable", None),
+        (
+            "it had been complete",
+            progressing(9999, "NewReplicaSetAvailable", 1),
+            "NewReplicaSetAvailable",
+            None,
+        ),
     ] {
         let mut deployment = deployment(3, &json!({}));
         deployment.status = serde_json::from_value(status).ok();
