@@ -18,8 +18,8 @@ const DIRECTORIES_EVERY: u32 = 6;
 /// Dead containers kept for each container of a pod, for `kubectl logs --previous`. Source: Kubernetes.
 const KEPT_DEAD: usize = 1;
 
-/// Collects until the kubelet stops.
-pub(crate) async fn collect(kubelet: Arc<Kubelet>) {
+/// Collects; for ever. May be dropped at any moment.
+pub(crate) async fn collect(kubelet: Arc<Kubelet>) -> std::convert::Infallible {
     if kubelet.config.static_pod_dir.is_none() {
         pleg::remove_orphans(&kubelet).await;
     } else {
@@ -29,10 +29,7 @@ pub(crate) async fn collect(kubelet: Arc<Kubelet>) {
     }
     let mut round = 0_u32;
     loop {
-        tokio::select! {
-            () = kubelet.shutdown.cancelled() => return,
-            () = tokio::time::sleep(INTERVAL) => {}
-        }
+        tokio::time::sleep(INTERVAL).await;
         for runtime in kubelet.runtimes.all() {
             let Ok(containers) = runtime.service.list_containers(&ContainerFilter::default()).await else { continue };
             for id in removable(&containers) {

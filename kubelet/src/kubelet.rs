@@ -1,6 +1,6 @@
 //! What every part of the kubelet shares.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,6 +14,7 @@ use wherry_client::{EventRecorder, EventType, Informer, object_ref};
 
 use crate::config::Config;
 use crate::objects::Objects;
+use crate::pod::admission::NodeLoad;
 use crate::pod::container_config::NodeFacts;
 use crate::pod::observed::PodObserved;
 use crate::pod::resources::Amounts;
@@ -46,7 +47,7 @@ pub(crate) struct Kubelet {
     pub(crate) static_pods: crate::static_pods::StaticPods,
     pub(crate) http: crate::probes::http::ProbeClient,
     pub(crate) adopted: Mutex<HashMap<String, Adopted>>,
-    pub(crate) admitted: Mutex<BTreeMap<String, Arc<Pod>>>,
+    pub(crate) admitted: Mutex<NodeLoad>,
 }
 
 impl Kubelet {
@@ -93,6 +94,11 @@ impl Kubelet {
             ..pod_reference(pod)
         };
         self.recorder.event(&reference, kind, reason, message.into());
+    }
+
+    /// Whether something that ran before this kubelet started has not been claimed by a pod yet.
+    pub(crate) fn has_adopted(&self) -> bool {
+        !self.adopted.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
     /// Takes what ran of a pod before this kubelet started.

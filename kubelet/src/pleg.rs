@@ -74,7 +74,11 @@ async fn relist(kubelet: &Arc<Kubelet>, runtime: &Arc<NodeRuntime>, last: &mut H
             mailbox.post(|inbox| inbox.refresh = true);
         }
     }
-    // Twice in a row without a worker: nobody wants it.
+    // Twice in a row without a worker: nobody wants it. Before the pods of this node are known, nobody can say so.
+    if !kubelet.pods.has_synced() || kubelet.has_adopted() {
+        *last = now;
+        return;
+    }
     let orphans: Vec<String> = now
         .keys()
         .filter(|uid| last.contains_key(*uid) && kubelet.workers.get(uid).is_none())

@@ -1,6 +1,6 @@
 //! Putting the parts together, and taking them apart in order.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -64,7 +64,7 @@ pub async fn run(client: Client, config: Config, lifecycle: Lifecycle) -> Result
         host_ip: config.node_ip.to_string(),
         static_pods: StaticPods::default(),
         adopted: Mutex::new(HashMap::new()),
-        admitted: Mutex::new(BTreeMap::new()),
+        admitted: Mutex::default(),
         http,
         objects,
         workers,
@@ -104,7 +104,8 @@ pub async fn run(client: Client, config: Config, lifecycle: Lifecycle) -> Result
         if !pods.wait_synced().await || is_registered.wait_for(|is| *is).await.is_err() {
             return;
         }
-        tasks.spawn(crate::garbage::collect(kubelet.clone()));
+        let (collected, stopped) = (kubelet.clone(), shutdown.clone());
+        tasks.spawn(async move { stopped.run_until_cancelled(crate::garbage::collect(collected)).await });
         lifecycle.readiness.set_ready();
     };
     shutdown.run_until_cancelled(start).await;

@@ -45,6 +45,7 @@ impl Node {
             log_dir: directory.path().join("logs"),
             runtimes: vec![RuntimeEntry { handler: "wasmtime".to_owned(), runtime: runtime.clone() }],
             port: 0,
+            pod_cidr: "127.64.0.0/16".to_owned(),
             ..Config::default()
         };
         change(&mut config);
@@ -242,11 +243,9 @@ async fn init_containers_run_in_order_before_the_others() {
     assert_eq!(init[0]["state"]["terminated"]["reason"], "Completed");
     assert!(init[1]["state"]["running"].is_object());
     assert_eq!(init[2]["state"]["terminated"]["reason"], "Completed");
-    let starts = |name: &str| {
-        let containers = node.runtime.calls();
-        containers.iter().position(|call| call.contains("CreateContainer") && call.contains(name))
-    };
-    let _ = starts;
+    let finished = |index: usize| init[index]["state"]["terminated"]["finishedAt"].as_str().unwrap().to_owned();
+    assert!(finished(0) <= init[1]["state"]["running"]["startedAt"].as_str().unwrap().to_owned());
+    assert!(finished(2) <= status["containerStatuses"][0]["state"]["running"]["startedAt"].as_str().unwrap().to_owned());
     node.stop().await;
 }
 
@@ -378,6 +377,195 @@ async fn a_static_pod_runs_has_a_mirror_and_goes_with_its_manifest() {
     node.stop().await;
 }
 
+/// Answers HTTP on a free port: 200 while the flag is set, else 500.
+async fn http_server(is_healthy: Arc<std::sync::atomic::AtomicBool>) -> u16 {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let router = axum::Router::new().fallback(move || {
+        let is_healthy = is_healthy.load(std::sync::atomic::Ordering::SeqCst);
+        async move { if is_healthy { axum::http::StatusCode::OK } else { axum::http::StatusCode::INTERNAL_SERVER_ERROR } }
+    });
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    port
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn probes_decide_about_readiness_and_restarts() {
+    let is_healthy = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let port = http_server(is_healthy.clone()).await;
+    let node = Node::start().await;
+    let probe = |path: &str| json!({"httpGet": {"host": "127.0.0.1", "port": port, "path": path}, "periodSeconds": 1, "failureThreshold": 1});
+    let mut spec = one_container("web:1");
+    spec["containers"][0]["readinessProbe"] = probe("/ready");
+    node.create("web", spec).await;
+    node.until("web", "running", |s| s["phase"] == "Running").await;
+    node.saw_event("Warning Unhealthy: Readiness probe failed: HTTP probe failed with statuscode: 500").await;
+    let status = node.until("web", "running", |s| s["phase"] == "Running").await;
+    assert!(!is_ready(&status));
+    is_healthy.store(true, std::sync::atomic::Ordering::SeqCst);
+    node.until("web", "ready", is_ready).await;
+    is_healthy.store(false, std::sync::atomic::Ordering::SeqCst);
+    node.until("web", "unready again", |s| !is_ready(s)).await;
+
+    let mut spec = one_container("web:1");
+    spec["terminationGracePeriodSeconds"] = json!(1);
+    spec["containers"][0]["livenessProbe"] = probe("/live");
+    node.create("live", spec).await;
+    node.saw_event("Normal Killing: Container c failed liveness probe, will be restarted").await;
+    node.until("live", "restarted", |s| s["containerStatuses"][0]["restartCount"].as_i64() >= Some(1)).await;
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_pays_no_heed_is_killed_after_its_grace_and_a_shorter_grace_is_followed() {
+    let node = Node::start().await;
+    let stubborn = Behaviour { on_stop: wherry_runtimes::fake::OnStop::Ignore, ..Behaviour::default() };
+    node.runtime.script("stubborn:1", stubborn);
+    node.create("web", one_container("stubborn:1")).await;
+    node.until("web", "ready", is_ready).await;
+    let asked = Instant::now();
+    node.pods().delete("web", &DeleteParams::default().grace_period(60)).await.unwrap();
+    node.saw_event("Normal Killing: Stopping container c").await;
+    node.pods().delete("web", &DeleteParams::default().grace_period(1)).await.unwrap();
+    node.gone("web").await;
+    assert!(asked.elapsed() >= Duration::from_secs(1) && asked.elapsed() < Duration::from_secs(20));
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_past_its_deadline_fails() {
+    let node = Node::start().await;
+    let mut spec = one_container("web:1");
+    spec["activeDeadlineSeconds"] = json!(1);
+    node.create("web", spec).await;
+    let status = node.until("web", "failed", |s| s["phase"] == "Failed").await;
+    assert_eq!(status["reason"], "DeadlineExceeded");
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_sandbox_is_replaced_and_its_containers_start_again() {
+    let node = Node::start().await;
+    node.create("web", one_container("web:1")).await;
+    let before = node.until("web", "ready", is_ready).await;
+    let sandboxes = node.runtime.list_pod_sandbox(&wherry_runtimes::PodSandboxFilter::default()).await.unwrap();
+    node.runtime.break_sandbox(&sandboxes[0].id);
+    let is_new = |s: &Value| s["containerStatuses"][0]["containerID"] != before["containerStatuses"][0]["containerID"];
+    let after = node.until("web", "ready again", |s| is_ready(s) && is_new(s)).await;
+    assert_eq!(after["containerStatuses"][0]["restartCount"], 1);
+    node.stop().await;
+}
+
+/// Certificates of a cluster's authority, the node, and two clients.
+struct Certificates {
+    ca_pem: String,
+    node: (String, String),
+    api_server: (String, String),
+    stranger: (String, String),
+}
+
+fn certificates() -> Certificates {
+    let ca_key = rcgen::KeyPair::generate().unwrap();
+    let mut ca = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let ca_pem = ca.self_signed(&ca_key).unwrap().pem();
+    let issuer = rcgen::Issuer::new(ca, ca_key);
+    let make = |name: &str, addresses: Vec<String>| {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut certificate = rcgen::CertificateParams::new(addresses).unwrap();
+        certificate.distinguished_name = rcgen::DistinguishedName::new();
+        certificate.distinguished_name.push(rcgen::DnType::CommonName, name);
+        (certificate.signed_by(&key, &issuer).unwrap().pem(), key.serialize_pem())
+    };
+    Certificates {
+        node: make("system:node:node-1", vec!["127.0.0.1".to_owned()]),
+        api_server: make("kube-apiserver", Vec::new()),
+        stranger: make("stranger", Vec::new()),
+        ca_pem,
+    }
+}
+
+/// GETs from the node's API with a client certificate, or none.
+async fn node_get(port: u16, ca_pem: &str, client: Option<&(String, String)>, path: &str) -> (u16, String) {
+    use http_body_util::BodyExt as _;
+    use rustls::pki_types::pem::PemObject as _;
+    let certificate = |pem: &str| rustls::pki_types::CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(certificate(ca_pem)).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots);
+    let config = match client {
+        Some((pem, key)) => {
+            let key = rustls::pki_types::PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+            builder.with_client_auth_cert(vec![certificate(pem)], key).unwrap()
+        }
+        None => builder.with_no_client_auth(),
+    };
+    let stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let name = rustls::pki_types::ServerName::try_from("127.0.0.1").unwrap();
+    let stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
+    let io = hyper_util::rt::TokioIo::new(stream);
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+    let driver = tokio::spawn(connection);
+    let request = http::Request::get(path)
+        .header("host", "node")
+        .body(http_body_util::Empty::<bytes::Bytes>::new())
+        .unwrap();
+    let answer = sender.send_request(request).await.unwrap();
+    let status = answer.status().as_u16();
+    let body = answer.into_body().collect().await.unwrap().to_bytes();
+    driver.abort();
+    (status, String::from_utf8(body.to_vec()).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_are_had_from_the_node_api_by_those_who_may() {
+    let certificates = certificates();
+    let runtime = Arc::new(FakeRuntime::new(Arc::new(SystemClock)));
+    let (pem, key) = certificates.node.clone();
+    let tls = wherry_kubelet::ServerTls {
+        certificate_pem: pem,
+        key_pem: key,
+        client_ca_pem: certificates.ca_pem.clone(),
+    };
+    let node = Node::start_with(MockApi::new(), runtime, tempfile::tempdir().unwrap(), |config| {
+        config.tls = Some(tls);
+        config.trusted_client_names = vec!["kube-apiserver".to_owned()];
+    })
+    .await;
+    let output = vec![
+        (wherry_runtimes::log::Stream::Stdout, "hello".to_owned()),
+        (wherry_runtimes::log::Stream::Stderr, "world".to_owned()),
+    ];
+    let exit = Some((Duration::from_millis(400), Exit::code(1)));
+    node.runtime.script("talks:1", Behaviour { output, exit, ..Behaviour::default() });
+    node.create("web", one_container("talks:1")).await;
+    node.until("web", "running", |s| s["phase"] == "Running").await;
+    let port = node.api.objects("/api/v1/nodes")[0]["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64().unwrap();
+    let port = u16::try_from(port).unwrap();
+    let get = async |client: Option<&(String, String)>, path: &str| node_get(port, &certificates.ca_pem, client, path).await;
+    let trusted = Some(&certificates.api_server);
+
+    let followed = get(trusted, "/containerLogs/default/web/c?follow=true").await;
+    assert_eq!(followed, (200, "hello\nworld\n".to_owned()), "ends with the container");
+    node.until("web", "in back-off", |s| waiting_reason(s, 0) == "CrashLoopBackOff").await;
+    assert_eq!(get(trusted, "/containerLogs/default/web/c?tailLines=1").await, (200, "world\n".to_owned()));
+    assert_eq!(get(trusted, "/containerLogs/default/web/c?previous=true&limitBytes=3").await, (200, "hel".to_owned()));
+    let refused = get(trusted, "/containerLogs/default/web/nope").await;
+    assert_eq!(refused, (404, "container \"nope\" not found in pod \"web\"\n".to_owned()));
+    assert_eq!(get(trusted, "/containerLogs/default/none/c").await.0, 404);
+    assert_eq!(get(trusted, "/healthz").await, (200, "ok".to_owned()));
+    assert!(get(trusted, "/pods").await.1.contains("\"web\""));
+    assert!(get(trusted, "/metrics").await.1.contains("kubelet_working_pods 1"));
+
+    assert_eq!(get(None, "/pods").await.0, 401);
+    assert_eq!(get(Some(&certificates.stranger), "/pods").await.0, 403);
+    node.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn hundreds_of_pods_start_at_once() {
     let node = Node::start().await;
@@ -391,5 +579,7 @@ async fn hundreds_of_pods_start_at_once() {
         node.until(name, "ready", is_ready).await;
     }
     eprintln!("300 pods in {:?}", started.elapsed());
+    let stopping = Instant::now();
     node.stop().await;
+    eprintln!("stopped in {:?}", stopping.elapsed());
 }

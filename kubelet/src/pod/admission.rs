@@ -1,7 +1,7 @@
 //! The node's own check of a pod that was bound to it. The scheduler's view may have been old; static pods have no
 //! scheduler.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashMap};
 
 use k8s_openapi::api::core::v1::{NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, Taint};
 
@@ -35,25 +35,61 @@ impl Refusal {
     }
 }
 
-/// Whether the node takes a pod beside the `others` that it has.
-pub fn admit<'a>(node: &NodeView, others: impl IntoIterator<Item = &'a Pod>, pod: &Pod) -> Result<(), Refusal> {
-    let Some(spec) = &pod.spec else { return Ok(()) };
-    let (mut used, mut ports) = (Amounts::new(), BTreeSet::new());
-    for other in others {
-        let Some(spec) = &other.spec else { continue };
-        for (name, amount) in pod_requests(spec) {
-            *used.entry(name).or_default() += amount;
+/// What the pods on the node use together. Kept up to date, so that checking a pod does not look at all others.
+#[derive(Debug, Default)]
+pub struct NodeLoad {
+    pods: HashMap<String, (Amounts, Vec<HostPort>)>,
+    used: Amounts,
+    ports: BTreeMap<HostPort, usize>,
+}
+
+impl NodeLoad {
+    /// Counts a pod.
+    pub fn add(&mut self, uid: &str, pod: &Pod) {
+        self.remove(uid);
+        let Some(spec) = &pod.spec else { return };
+        let mut amounts = pod_requests(spec);
+        amounts.insert("pods".to_owned(), 1);
+        for (name, amount) in &amounts {
+            let used = self.used.entry(name.clone()).or_default();
+            *used = used.saturating_add(*amount);
         }
-        *used.entry("pods".to_owned()).or_default() += 1;
-        ports.extend(host_ports(spec));
+        let ports = host_ports(spec);
+        for port in &ports {
+            *self.ports.entry(port.clone()).or_default() += 1;
+        }
+        self.pods.insert(uid.to_owned(), (amounts, ports));
     }
+
+    /// Counts a pod no longer.
+    pub fn remove(&mut self, uid: &str) {
+        let Some((amounts, ports)) = self.pods.remove(uid) else { return };
+        for (name, amount) in amounts {
+            if let Some(used) = self.used.get_mut(&name) {
+                *used -= amount;
+            }
+        }
+        for port in ports {
+            if let Some(count) = self.ports.get_mut(&port) {
+                *count -= 1;
+                if *count == 0 {
+                    self.ports.remove(&port);
+                }
+            }
+        }
+    }
+}
+
+/// Whether the node takes a pod beside the `load` that it has.
+pub fn admit(node: &NodeView, load: &NodeLoad, pod: &Pod) -> Result<(), Refusal> {
+    let Some(spec) = &pod.spec else { return Ok(()) };
     if !matches_node(node, spec) {
         return Err(Refusal::new(
             "NodeAffinity",
             "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector",
         ));
     }
-    if host_ports(spec).iter().any(|wanted| ports.iter().any(|taken| is_same_port(wanted, taken))) {
+    if host_ports(spec).iter().any(|wanted| load.ports.keys().any(|taken| is_same_port(wanted, taken))) {
         return Err(Refusal::new(
             "NodePorts",
             "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports",
@@ -68,7 +104,7 @@ pub fn admit<'a>(node: &NodeView, others: impl IntoIterator<Item = &'a Pod>, pod
     let mut wanted = pod_requests(spec);
     wanted.insert("pods".to_owned(), 1);
     for (name, requested) in wanted {
-        let used = used.get(&name).copied().unwrap_or(0);
+        let used = load.used.get(&name).copied().unwrap_or(0);
         let capacity = node.allocatable.get(&name).copied().unwrap_or(0);
         if requested > 0 && used.saturating_add(requested) > capacity {
             let message = format!(
@@ -177,6 +213,13 @@ mod tests {
             json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution":
                 {"nodeSelectorTerms": [{"matchExpressions": [requirement]}]}}})
         };
+        let load = |pods: &[&Pod]| {
+            let mut load = NodeLoad::default();
+            for (index, pod) in pods.iter().enumerate() {
+                load.add(&index.to_string(), pod);
+            }
+            load
+        };
         for (spec, reason) in [
             (json!({"containers": [{"name": "a"}]}), None),
             (json!({"containers": [{"name": "a", "resources": {"requests": {"cpu": "600m"}}}]}), Some("OutOfcpu")),
@@ -195,16 +238,19 @@ mod tests {
         ] {
             let mut spec = spec;
             spec["tolerations"] = tolerations.clone();
-            let refusal = admit(&node, [&other], &pod(spec.clone())).err();
+            let refusal = admit(&node, &load(&[&other]), &pod(spec.clone())).err();
             assert_eq!(refusal.map(|r| r.reason).as_deref(), reason, "{spec}");
         }
-        let refusal = admit(&node, [&other], &pod(json!({"containers": []}))).unwrap_err();
+        let refusal = admit(&node, &load(&[&other]), &pod(json!({"containers": []}))).unwrap_err();
         assert_eq!(refusal.reason, "TaintToleration");
         let tolerant = pod(json!({"containers": [], "tolerations": tolerations}));
-        let refusal = admit(&node, [&tolerant, &tolerant], &tolerant).unwrap_err();
+        let mut full = load(&[&tolerant, &tolerant]);
+        let refusal = admit(&node, &full, &tolerant).unwrap_err();
         assert_eq!(
             refusal.message,
             "Pod was rejected: Node didn't have enough resource: pods, requested: 1, used: 2, capacity: 2"
         );
+        full.remove("0");
+        assert_eq!(admit(&node, &full, &tolerant), Ok(()));
     }
 }

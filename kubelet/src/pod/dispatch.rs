@@ -73,13 +73,11 @@ impl Kubelet {
             let refusal = if worker.has_history() {
                 None
             } else {
-                admit(&self.node_view(), admitted.values().map(std::convert::AsRef::as_ref), pod).err()
+                admit(&self.node_view(), &admitted, pod).err()
             };
             match refusal {
                 Some(refusal) => worker.refuse(&refusal.reason, &refusal.message),
-                None => {
-                    admitted.insert(uid, pod.clone());
-                }
+                None => admitted.add(&uid, pod),
             }
         }
         self.tasks.spawn(worker.run());

@@ -74,6 +74,10 @@ impl Worker {
             self.references = super::sources::References::default();
             self.volumes = None;
             self.refresh_volumes = false;
+            let volumes = self.kubelet.pod_dir(&self.uid).join("volumes");
+            if let Err(error) = tear_down(&volumes) {
+                tracing::warn!(%error, path = %volumes.display(), "volumes cannot be removed");
+            }
         }
         self.kubelet.forget_admitted(&self.uid);
         let is_deleted = self.is_removed || self.pod.metadata.deletion_timestamp.is_some();
@@ -110,12 +114,13 @@ impl Worker {
     }
 
     pub(super) fn deleted(&mut self, result: Result<(), kube::Error>) {
-        self.is_deleting = false;
         match result {
-            Ok(()) => self.stage = Stage::Gone,
+            // The informer tells when it is gone; leaving before would bring the worker back with an old event.
+            Ok(()) => {}
             // Somebody else deleted it, or made a new one of the same name: ours is gone.
-            Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => self.stage = Stage::Gone,
+            Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => {}
             Err(error) => {
+                self.is_deleting = false;
                 tracing::warn!(%error, pod = %crate::kubelet::format_pod(&self.pod), "pod cannot be deleted");
                 self.failed("delete", Duration::from_millis(500));
             }

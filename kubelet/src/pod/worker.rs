@@ -163,9 +163,15 @@ impl Worker {
     pub(crate) async fn run(mut self) {
         let shutdown = self.kubelet.shutdown.clone();
         self.restore_verdicts();
+        if self.has_history() {
+            // Something may have ended between the list and now.
+            self.refresh().await;
+        }
         loop {
             self.wake_at = None;
-            self.step().await;
+            if shutdown.run_until_cancelled(self.step()).await.is_none() {
+                return;
+            }
             if self.stage == Stage::Gone {
                 break;
             }
@@ -177,8 +183,10 @@ impl Worker {
                 () = shutdown.cancelled() => return,
                 () = mailbox.wait() => self.read_mail().await,
                 Some(done) = self.tasks.join_next() => {
-                    if let Ok(done) = done {
-                        self.finished(done);
+                    match done {
+                        Ok(done) => self.finished(done),
+                        Err(error) if error.is_panic() => self.lost_task(&error),
+                        Err(_) => {}
                     }
                 }
                 () = async {
@@ -533,6 +541,16 @@ impl Worker {
             let result = puller::pull(&kubelet, &runtime, &pod, &container, &secrets).await;
             Done::Pulled { container: container.name, result }
         });
+    }
+
+    /// A task of the worker broke: what it was to do is tried again.
+    fn lost_task(&mut self, error: &tokio::task::JoinError) {
+        tracing::error!(%error, pod = %format_pod(&self.pod), "a task of the pod's worker broke");
+        self.is_writing = false;
+        self.is_deleting = false;
+        self.stopping.clear();
+        self.stop_task = None;
+        self.images.retain(|_, image| !matches!(image, Image::Pulling));
     }
 
     fn finished(&mut self, done: Done) {

@@ -110,6 +110,10 @@ pub fn make_directory(pod_dir: &Path, path: &Path, mode: u32, owner: Option<u32>
         chown(path, owner)?;
         let mut at = path.parent();
         while let Some(directory) = at.filter(|directory| directory.starts_with(pod_dir)) {
+            if directory == pod_dir {
+                // Secrets are below: for the kubelet and the runtime only.
+                fs::set_permissions(directory, fs::Permissions::from_mode(0o750))?;
+            }
             chown(directory, owner)?;
             at = directory.parent();
         }
