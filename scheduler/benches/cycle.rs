@@ -1,0 +1,51 @@
+//! Scheduling cycles per second over 5,000 nodes, without a client: the decision alone. Prints figures and asserts none.
+#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark prints, and ends at the first failure")]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use wherry_scheduler::cache::Cache;
+use wherry_scheduler::cycle::{Decision, cycle};
+use wherry_scheduler::framework::Profile;
+use wherry_scheduler::pod_info::PodInfo;
+
+/// kube-scheduler's figure at 5,000 nodes, from its own published benchmarks.
+const KUBE_SCHEDULER_PODS_PER_SECOND: f64 = 745.0;
+const TIME: Duration = Duration::from_secs(3);
+
+fn main() {
+    for nodes in [1, 100, 1000, 5000] {
+        let mut cache = Cache::default();
+        for n in 0..nodes {
+            let node = json!({
+                "metadata": { "name": format!("node-{n}"), "labels": { "zone": format!("zone-{}", n % 3) } },
+                "status": { "allocatable": { "cpu": "64", "memory": "256Gi", "pods": "100000" } },
+            });
+            cache.set_node(Arc::new(serde_json::from_value(node).unwrap()));
+        }
+        let profile = Profile::default_plugins("default-scheduler");
+        let (mut count, mut start) = (0_u32, 0);
+        let began = Instant::now();
+        while began.elapsed() < TIME {
+            let pod = json!({
+                "metadata": { "name": format!("pod-{count}"), "namespace": "default", "uid": format!("{count}") },
+                "spec": { "containers": [{ "name": "main", "image": "a", "resources": { "requests": { "cpu": "1m", "memory": "1Mi" } } }] },
+            });
+            let pod = Arc::new(PodInfo::new(Arc::new(serde_json::from_value(pod).unwrap())));
+            match cycle(cache.snapshot(), &profile, &pod, start) {
+                Decision::Bind { node, evaluated } => {
+                    start += evaluated;
+                    cache.assume(pod, &node);
+                }
+                Decision::Unschedulable(diagnosis) => panic!("{diagnosis}"),
+            }
+            count += 1;
+        }
+        let per_second = f64::from(count) / began.elapsed().as_secs_f64();
+        println!(
+            "{nodes:>5} nodes: {per_second:.0} pods/s, {:.1} times kube-scheduler's published figure at 5,000 nodes",
+            per_second / KUBE_SCHEDULER_PODS_PER_SECOND
+        );
+    }
+}
