@@ -13,11 +13,11 @@ const VERSION: &str = "meta.k8s.io/v1";
 
 /// A continue token.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ContinueToken {
+pub(super) struct ContinueToken {
     /// The revision of the first page; -1 for a list that is no longer consistent.
-    pub revision: i64,
+    pub(super) revision: i64,
     /// The key below the list's prefix from which to go on.
-    pub start: String,
+    pub(super) start: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -32,12 +32,12 @@ struct Wire {
 
 impl ContinueToken {
     /// The token that goes on after `last`.
-    pub fn after(last: &str, revision: i64) -> Self {
+    pub(super) fn after(last: &str, revision: i64) -> Self {
         Self { revision, start: format!("{last}\0") }
     }
 
     /// The token as text.
-    pub fn encode(&self) -> String {
+    pub(super) fn encode(&self) -> String {
         let wire = Wire { v: VERSION.to_owned(), rv: self.revision, start: self.start.clone() };
         // A struct of text and a number always has a JSON form.
         URL_SAFE_NO_PAD.encode(serde_json::to_vec(&wire).unwrap_or_default())
@@ -47,7 +47,7 @@ impl ContinueToken {
     ///
     /// # Errors
     /// 400, as Kubernetes words it.
-    pub fn decode(text: &str) -> Result<Self, Refusal> {
+    pub(super) fn decode(text: &str) -> Result<Self, Refusal> {
         let invalid = |why: &str| {
             let message = format!("invalid continue token: continue key is not valid: {why}");
             Box::new(Status::bad_request(message))
@@ -81,7 +81,7 @@ impl ContinueToken {
 
 /// The revision of a list's first page is gone: the client may start anew, or take the enclosed token and live with a list that
 /// mixes revisions.
-pub fn expired(token: &ContinueToken) -> Refusal {
+pub(super) fn expired(token: &ContinueToken) -> Refusal {
     let mut status = Status::failure(
         Reason::Expired,
         "The provided continue parameter is too old to display a consistent list result. You can start a new list without \

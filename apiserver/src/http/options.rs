@@ -18,7 +18,7 @@ const META: &str = "meta.k8s.io";
 ///
 /// # Errors
 /// 400 in Go's words.
-pub fn integer(query: &Query, key: &str) -> Result<Option<i64>, Refusal> {
+pub(super) fn integer(query: &Query, key: &str) -> Result<Option<i64>, Refusal> {
     let Some(text) = query.given(key) else { return Ok(None) };
     text.parse().map(Some).map_err(|_| {
         let why = if !text.is_empty() && text.trim_start_matches(['-', '+']).bytes().all(|b| b.is_ascii_digit()) {
@@ -32,23 +32,23 @@ pub fn integer(query: &Query, key: &str) -> Result<Option<i64>, Refusal> {
 
 /// What a list or watch is asked for.
 #[derive(Debug, Clone)]
-pub struct ListOptions {
+pub(super) struct ListOptions {
     /// Which objects.
-    pub selection: Selection,
+    pub(super) selection: Selection,
     /// `resourceVersion` as sent; empty if not.
-    pub resource_version: String,
+    pub(super) resource_version: String,
     /// `resourceVersionMatch` as sent; empty if not.
-    pub version_match: String,
+    pub(super) version_match: String,
     /// At most so many; 0 means all.
-    pub limit: usize,
+    pub(super) limit: usize,
     /// The continue token; empty if none.
-    pub token: String,
+    pub(super) token: String,
     /// Whether a watcher wants bookmarks.
-    pub bookmarks: bool,
+    pub(super) bookmarks: bool,
     /// Whether a watcher wants the present state first, if it says.
-    pub send_initial_events: Option<bool>,
+    pub(super) send_initial_events: Option<bool>,
     /// When to end a watch.
-    pub timeout_seconds: Option<u64>,
+    pub(super) timeout_seconds: Option<u64>,
 }
 
 impl ListOptions {
@@ -56,7 +56,7 @@ impl ListOptions {
     ///
     /// # Errors
     /// 400 or 422, as Kubernetes words them.
-    pub fn parse(query: &Query, kind: &Kind, namespace: Option<String>, watch: bool) -> Result<Self, Refusal> {
+    pub(super) fn parse(query: &Query, kind: &Kind, namespace: Option<String>, watch: bool) -> Result<Self, Refusal> {
         let limit = integer(query, "limit")?.unwrap_or_default();
         let timeout = integer(query, "timeoutSeconds")?;
         let options = Self {
@@ -130,7 +130,7 @@ impl ListOptions {
     ///
     /// # Errors
     /// The text in which Go's `strconv` complains, for the caller to frame.
-    pub fn revision(&self) -> Result<Option<Revision>, String> {
+    pub(super) fn revision(&self) -> Result<Option<Revision>, String> {
         parse_version(&self.resource_version)
     }
 }
@@ -139,7 +139,7 @@ impl ListOptions {
 ///
 /// # Errors
 /// The text in which Go's `strconv` complains, for the caller to frame.
-pub fn parse_version(text: &str) -> Result<Option<Revision>, String> {
+pub(super) fn parse_version(text: &str) -> Result<Option<Revision>, String> {
     if text.is_empty() {
         return Ok(None);
     }
@@ -182,7 +182,7 @@ fn field_selector(kind: &Kind, text: &str) -> Result<FieldSelector, Refusal> {
 ///
 /// # Errors
 /// 422 with everything that is wrong.
-pub fn write_options(query: &Query, options_kind: &str, context: &mut Context) -> Result<(), Refusal> {
+pub(super) fn write_options(query: &Query, options_kind: &str, context: &mut Context) -> Result<(), Refusal> {
     let mut errors = ErrorList::new();
     let dry_run: Vec<&str> = query.all("dryRun").filter(|value| !value.is_empty()).collect();
     context.dry_run = !dry_run.is_empty();
@@ -217,7 +217,7 @@ fn dry_run_errors(given: &[&str]) -> ErrorList {
 ///
 /// # Errors
 /// 400 or 422, as Kubernetes words them.
-pub fn delete_options(query: &Query, body: Option<&Value>, context: &mut Context) -> Result<DeleteOptions, Refusal> {
+pub(super) fn delete_options(query: &Query, body: Option<&Value>, context: &mut Context) -> Result<DeleteOptions, Refusal> {
     let grace = integer(query, "gracePeriodSeconds")?;
     let from_query = |key: &str| query.given(key).map(str::to_owned);
     let (grace, orphan, propagation, dry_run, preconditions) = match body {
@@ -285,7 +285,7 @@ fn strings(list: &Value) -> Vec<String> {
 ///
 /// # Errors
 /// 400, if it is not a Go duration.
-pub fn check_timeout(query: &Query) -> Result<(), Refusal> {
+pub(super) fn check_timeout(query: &Query) -> Result<(), Refusal> {
     let Some(text) = query.given("timeout") else { return Ok(()) };
     if is_duration(text) {
         return Ok(());

@@ -42,7 +42,7 @@ impl Query {
 }
 
 fn plus_decode(text: &str) -> String {
-    if text.contains('+') { percent_decode(&text.replace('+', " ")) } else { percent_decode(text) }
+    if text.contains('+') { percent_decode(text.replace('+', " ")) } else { percent_decode(text) }
 }
 
 /// Percent-decodes; a malformed escape stays as it is.

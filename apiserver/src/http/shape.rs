@@ -36,14 +36,14 @@ enum IncludeObject {
 
 /// The columns by `resource.group`.
 #[derive(Debug, Clone)]
-pub struct Columns(Arc<HashMap<String, Vec<Column>>>);
+pub(super) struct Columns(Arc<HashMap<String, Vec<Column>>>);
 
 impl Columns {
     /// Reads the data that is built in.
     ///
     /// # Errors
     /// When the data is not what this code expects.
-    pub fn builtin() -> Result<Self, serde_json::Error> {
+    pub(super) fn builtin() -> Result<Self, serde_json::Error> {
         Ok(Self(Arc::new(serde_json::from_str(COLUMNS)?)))
     }
 
@@ -60,7 +60,7 @@ impl Columns {
 
 /// How rows are made for one request.
 #[derive(Debug, Clone)]
-pub struct TableForm {
+pub(super) struct TableForm {
     version: &'static str,
     include: IncludeObject,
     columns: Columns,
@@ -72,7 +72,7 @@ impl TableForm {
     ///
     /// # Errors
     /// 400, when it is not one of the known values.
-    pub fn new(
+    pub(super) fn new(
         version: &'static str,
         query: &Query,
         columns: Columns,
@@ -94,7 +94,7 @@ impl TableForm {
     }
 
     /// The Table of some objects; without column definitions for the later events of a watch.
-    pub fn table(&self, kind: &Kind, objects: &[Value], metadata: Value, with_columns: bool) -> Value {
+    pub(super) fn table(&self, kind: &Kind, objects: &[Value], metadata: Value, with_columns: bool) -> Value {
         let columns = self.columns.of(kind);
         let rows: Vec<Value> = objects
             .iter()
@@ -142,13 +142,13 @@ fn plain_cells(object: &Value) -> Vec<Value> {
 }
 
 /// The metadata of an object.
-pub fn partial_object(object: &Value, version: &str) -> Value {
+pub(super) fn partial_object(object: &Value, version: &str) -> Value {
     json!({"kind": "PartialObjectMetadata", "apiVersion": format!("meta.k8s.io/{version}"),
         "metadata": object.get("metadata").cloned().unwrap_or_else(|| Value::Object(Map::new()))})
 }
 
 /// The wrong one of PartialObjectMetadata and its list was asked for.
-pub fn wrong_partial(kind: &Kind, shape: Shape) -> Refusal {
+pub(super) fn wrong_partial(kind: &Kind, shape: Shape) -> Refusal {
     let type_name = format!("*core.{}", kind.resource.kind);
     let message = match shape {
         Shape::PartialObjectList(_) => {
@@ -160,6 +160,6 @@ pub fn wrong_partial(kind: &Kind, shape: Shape) -> Refusal {
 }
 
 /// The resource version of one object, as the metadata of its Table.
-pub fn version_metadata(object: &Value) -> Value {
+pub(super) fn version_metadata(object: &Value) -> Value {
     json!({"resourceVersion": object["metadata"]["resourceVersion"]})
 }
