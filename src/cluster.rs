@@ -180,6 +180,7 @@ impl Api {
         };
         let tls = Tls::new(&pki, &names).context("cannot make the serving certificate")?;
         let mut config = server::Config::new(store, Arc::clone(&pki), address.to_string());
+        config.service_ranges.cluster_ips = service_cidr.into();
         config.version = server::Version::new(version::COMMIT, "");
         let server = ApiServer::start(config).await.context("cannot start the API server")?;
         Ok(Self { server, pki, tls, listener, address })

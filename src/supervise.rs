@@ -63,14 +63,14 @@ impl Board {
                 Some(State::Running(report)) => Some(report.clone()),
                 _ => None,
             };
-            match report {
-                Some(mut report) if report.wait_ready().await => return,
-                // It ended or has not started: the next run reports anew.
-                _ => {
-                    if changed.changed().await.is_err() {
-                        return;
-                    }
-                }
+            if let Some(mut report) = report
+                && report.wait_ready().await
+            {
+                return;
+            }
+            // It ended or has not started: the next run reports anew.
+            if changed.changed().await.is_err() {
+                return;
             }
         }
     }

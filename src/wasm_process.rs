@@ -6,7 +6,7 @@
 use std::{
     fs,
     io,
-    os::unix::{net::UnixStream, process::CommandExt as _},
+    os::{fd::OwnedFd, unix::{net::UnixStream, process::CommandExt as _}},
     path::PathBuf,
     process::{Command, Stdio},
     time::{Duration, Instant},
@@ -118,12 +118,12 @@ impl WasmProcess {
         let gone = || Error::Ended { status: "it is gone".to_owned() };
         let Some(raw) = rustix::process::Pid::from_raw(pid.as_raw()) else { return Err(gone()) };
         let descriptor = match pidfd_open(raw, PidfdFlags::NONBLOCK) {
-            Ok(descriptor) => AsyncFd::new(descriptor).map_err(Error::Start)?,
+            Ok(descriptor) => watched(descriptor).map_err(Error::Start)?,
             Err(_) => return Err(gone()),
         };
         tokio::select! {
             ended = descriptor.readable() => {
-                ended.map_err(Error::Start)?;
+                let _readable = ended.map_err(Error::Start)?;
                 return Err(gone());
             }
             () = lifecycle.shutdown.cancelled() => signal(pid, Signal::SIGTERM),
@@ -134,6 +134,12 @@ impl WasmProcess {
         }
         Ok(())
     }
+}
+
+/// The descriptor as something to wait for.
+#[expect(deprecated, reason = "an OwnedFd has one descriptor for life, which is what the safe constructor cannot know of all types")]
+fn watched(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::new(descriptor)
 }
 
 fn signal(pid: Pid, which: Signal) {

@@ -29,21 +29,15 @@ pub struct Config {
 /// Why the proxy stopped early.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The API could not be read.
-    #[error("cannot watch {kind}")]
-    Watch {
-        /// What was watched.
-        kind: &'static str,
-        /// Why.
-        #[source]
-        source: wherry_client::Error,
-    },
+    /// The watches ended before the proxy was told to stop.
+    #[error("the watches of Services and EndpointSlices ended")]
+    Watches,
 }
 
 /// Keep the rules in force until `lifecycle` ends.
 ///
 /// # Errors
-/// [`Error::Watch`] when the API cannot be watched at all; a connection that is lost later is resumed.
+/// [`Error::Watches`]. A connection that is lost is resumed, and is no error.
 ///
 /// # Cancellation
 /// On shutdown listeners close at once, and established connections with them.
@@ -59,9 +53,12 @@ pub async fn run(client: kube::Client, config: Config, lifecycle: Lifecycle) -> 
     let notify = Arc::clone(&changed);
     slices.subscribe(move |_| notify.notify_one());
 
-    tokio::select! {
+    let synced = tokio::select! {
         () = lifecycle.shutdown.cancelled() => return Ok(()),
-        () = async { services.wait_synced().await; slices.wait_synced().await; } => {}
+        synced = async { services.wait_synced().await && slices.wait_synced().await } => synced,
+    };
+    if !synced {
+        return Err(Error::Watches);
     }
 
     let mut backend = userspace::Userspace::new(recorder);
@@ -84,5 +81,6 @@ pub async fn run(client: kube::Client, config: Config, lifecycle: Lifecycle) -> 
         }
     }
     backend.close().await;
+    informers.shut_down().await;
     Ok(())
 }

@@ -49,7 +49,7 @@ impl fmt::Display for Frontend {
 }
 
 /// Where connections go.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Rule {
     /// The Service, for events.
     pub service: ObjectReference,
@@ -165,7 +165,7 @@ fn endpoints(slices: &[&EndpointSlice], port: &ServicePort, only_node: Option<&s
     let wanted_name = port.name.as_deref().unwrap_or_default();
     for slice in slices {
         let Some(number) = slice_port(slice, wanted_name, port) else { continue };
-        for endpoint in &slice.endpoints {
+        for endpoint in slice.endpoints.iter().flatten() {
             if only_node.is_some_and(|node| endpoint.node_name.as_deref() != Some(node)) {
                 continue;
             }
@@ -193,7 +193,8 @@ fn slice_port(slice: &EndpointSlice, wanted_name: &str, port: &ServicePort) -> O
             && candidate.protocol.as_deref().unwrap_or("TCP") == wanted_protocol
     })?;
     let number = match (found.port, &port.target_port) {
-        (Some(number), _) | (None, Some(IntOrString::Int(number))) => number,
+        (Some(number), _) => number,
+        (None, Some(IntOrString::Int(number))) => *number,
         (None, _) => port.port,
     };
     u16::try_from(number).ok()

@@ -18,9 +18,9 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:6443")]
     listen: SocketAddr,
     #[command(flatten)]
-    network: network::Arguments,
+    network: network::NetworkArguments,
     #[command(flatten)]
-    store: store::Arguments,
+    store: store::StoreArguments,
 }
 
 impl Arguments {

@@ -11,7 +11,7 @@ use crate::node;
 
 /// Whose cluster it is.
 #[derive(Debug, Clone, Args)]
-pub(super) struct Arguments {
+pub(super) struct ClusterArguments {
     /// How to reach the API server.
     #[arg(long, value_name = "FILE", env = "KUBECONFIG")]
     pub(super) kubeconfig: PathBuf,
@@ -20,7 +20,7 @@ pub(super) struct Arguments {
 #[derive(Debug, Args)]
 pub(super) struct ControllersArguments {
     #[command(flatten)]
-    cluster: Arguments,
+    cluster: ClusterArguments,
     /// The certificate authority that is published as ConfigMap kube-root-ca.crt in every namespace, PEM.
     #[arg(long, value_name = "FILE")]
     root_ca_file: Option<PathBuf>,
@@ -29,7 +29,7 @@ pub(super) struct ControllersArguments {
 #[derive(Debug, Args)]
 pub(super) struct ProxyArguments {
     #[command(flatten)]
-    cluster: Arguments,
+    cluster: ClusterArguments,
     /// The node's name [default: the host's].
     #[arg(long, value_name = "NAME")]
     node_name: Option<String>,
@@ -38,7 +38,7 @@ pub(super) struct ProxyArguments {
     node_ip: IpAddr,
 }
 
-impl Arguments {
+impl ClusterArguments {
     /// A client of that cluster.
     pub(super) async fn client(&self) -> anyhow::Result<kube::Client> {
         let client = wherry_client::connect::from_kubeconfig(&self.kubeconfig).await;

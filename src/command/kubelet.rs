@@ -13,13 +13,13 @@ use crate::{logging, node::Node, supervise::Supervisor};
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
-    cluster: component::Arguments,
+    cluster: component::ClusterArguments,
     #[command(flatten)]
     directory: DataDirArguments,
     #[command(flatten)]
     node: up::NodeArguments,
     #[command(flatten)]
-    network: network::Arguments,
+    network: network::NetworkArguments,
     /// A Wasm runtime that runs already [default: start one].
     #[arg(long, value_name = "unix:///PATH")]
     runtime_endpoint: Option<String>,

@@ -47,7 +47,7 @@ enum Command {
     /// The API server alone.
     Apiserver(apiserver::Arguments),
     /// The scheduler alone, against a kubeconfig.
-    Scheduler(component::Arguments),
+    Scheduler(component::ClusterArguments),
     /// The controllers alone, against a kubeconfig.
     Controllers(component::ControllersArguments),
     /// The kubelet alone, against a kubeconfig; it starts the Wasm runtime unless told where one is.
@@ -122,4 +122,14 @@ fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()
 fn print_data_dir(data_dir: &DataDir) -> anyhow::Result<()> {
     println!("{}", data_dir.root().display());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
 }

@@ -14,7 +14,7 @@ pub(super) enum Mode {
 
 /// The addresses of a cluster.
 #[derive(Debug, Clone, Args)]
-pub(super) struct Arguments {
+pub(super) struct NetworkArguments {
     /// How pods and Services get their addresses.
     #[arg(long, value_enum, default_value_t = Mode::Loopback)]
     pub(super) network: Mode,
@@ -29,7 +29,7 @@ pub(super) struct Arguments {
     pub(super) node_ip: IpAddr,
 }
 
-impl Arguments {
+impl NetworkArguments {
     /// Whether the ranges go with the mode.
     pub(super) fn check(&self) -> anyhow::Result<()> {
         let Mode::Loopback = self.network;

@@ -14,7 +14,7 @@ use crate::data_dir::DataDir;
 
 /// Which store the API server uses.
 #[derive(Debug, Clone, Args)]
-pub(super) struct Arguments {
+pub(super) struct StoreArguments {
     /// `embedded`, or `etcd://HOST:PORT[,HOST:PORT...]`.
     #[arg(long, value_name = "STORE", default_value = "embedded")]
     store: String,
@@ -29,7 +29,7 @@ pub(super) struct Arguments {
     store_key_file: Option<PathBuf>,
 }
 
-impl Arguments {
+impl StoreArguments {
     /// Open the store.
     pub(super) async fn open(&self, data_dir: &DataDir) -> anyhow::Result<Arc<dyn Store>> {
         if self.store == "embedded" {

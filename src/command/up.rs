@@ -23,9 +23,9 @@ pub(super) struct Arguments {
     #[command(flatten)]
     node: NodeArguments,
     #[command(flatten)]
-    network: network::Arguments,
+    network: network::NetworkArguments,
     #[command(flatten)]
-    store: store::Arguments,
+    store: store::StoreArguments,
 }
 
 /// What can be said of the node.
@@ -87,7 +87,7 @@ impl Arguments {
 /// How the node starts the Wasm runtime: this binary again, in a process of its own.
 pub(super) fn wasm_process(
     data_dir: &DataDir,
-    network: &network::Arguments,
+    network: &network::NetworkArguments,
     log: &str,
     log_format: logging::Format,
 ) -> anyhow::Result<WasmProcess> {
