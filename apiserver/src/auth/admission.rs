@@ -65,6 +65,6 @@ impl Admission for Authorization {
             object,
             old: of.old,
         };
-        escalation::check(&self.authorizer, &write).map_err(Box::new)
+        escalation::check(&self.authorizer, &write)
     }
 }

@@ -10,6 +10,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::token_file::TokenFile;
 use crate::identity::Identity;
+use crate::registry::Refusal;
 use crate::tokens::{Rejection, Verified, Verifier};
 
 /// What the certificate that a client showed says, once per connection.
@@ -58,8 +59,8 @@ pub enum Anonymous {
 }
 
 /// The 401 of wrong or missing credentials; it tells nothing else.
-pub fn unauthorized() -> Status {
-    Status::failure(Reason::Unauthorized, "Unauthorized")
+pub fn unauthorized() -> Refusal {
+    Box::new(Status::failure(Reason::Unauthorized, "Unauthorized"))
 }
 
 impl Authenticator {
@@ -77,7 +78,7 @@ impl Authenticator {
         peer: Option<&PeerCertificate>,
         headers: &HeaderMap,
         now_unix_seconds: i64,
-    ) -> Result<Identity, Status> {
+    ) -> Result<Identity, Refusal> {
         if let Some(PeerCertificate::Valid { identity, not_after_unix_seconds }) = peer
             && *not_after_unix_seconds >= now_unix_seconds
         {
@@ -92,9 +93,6 @@ impl Authenticator {
                     unauthorized()
                 }),
             (None, Some(_)) => Err(unauthorized()),
-            (None, None) if headers.contains_key(AUTHORIZATION) && self.anonymous == Anonymous::Refused => {
-                Err(unauthorized())
-            }
             (None, None) if self.anonymous == Anonymous::Allowed => Ok(Identity::anonymous()),
             (None, None) => Err(unauthorized()),
         }

@@ -12,6 +12,7 @@ use super::attributes::{Attributes, ResourceTarget, Target};
 use super::authorizer::{Authorizer, Decision, forbidden};
 use crate::http::query::percent_decode;
 use crate::identity::{ANONYMOUS, AUTHENTICATED, Identity, UNAUTHENTICATED};
+use crate::registry::Refusal;
 
 const USER: &str = "impersonate-user";
 const GROUP: &str = "impersonate-group";
@@ -28,7 +29,7 @@ struct Wanted {
 }
 
 /// Whom the headers ask for; `None` if for nobody.
-fn wanted(headers: &HeaderMap) -> Result<Option<Wanted>, Status> {
+fn wanted(headers: &HeaderMap) -> Result<Option<Wanted>, Refusal> {
     let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
     let groups: Vec<String> =
         headers.get_all(GROUP).iter().filter_map(|v| v.to_str().ok()).map(str::to_owned).collect();
@@ -45,7 +46,7 @@ fn wanted(headers: &HeaderMap) -> Result<Option<Wanted>, Status> {
     if wanted.groups.is_empty() && wanted.extra.is_empty() && wanted.uid.is_empty() {
         return Ok(None);
     }
-    Err(Status::bad_request(format!("requested {} without impersonating a user name", go_syntax(&wanted))))
+    Err(Status::bad_request(format!("requested {} without impersonating a user name", go_syntax(&wanted))).into())
 }
 
 /// The user as Go's `%#v` shows it.
@@ -80,7 +81,7 @@ pub fn impersonated(
     authorizer: &Authorizer,
     attributes: &Attributes<'_>,
     headers: &HeaderMap,
-) -> Result<Option<Identity>, Status> {
+) -> Result<Option<Identity>, Refusal> {
     let Some(wanted) = wanted(headers)? else { return Ok(None) };
     if !may_impersonate(authorizer, attributes.identity, &wanted, "impersonate") {
         constrained(authorizer, attributes, &wanted)?;
@@ -94,7 +95,7 @@ fn service_account(user: &str) -> Option<(&str, &str)> {
 }
 
 /// Constrained impersonation: a right to act as such a user, and a right to do this very thing as one.
-fn constrained(authorizer: &Authorizer, attributes: &Attributes<'_>, wanted: &Wanted) -> Result<(), Status> {
+fn constrained(authorizer: &Authorizer, attributes: &Attributes<'_>, wanted: &Wanted) -> Result<(), Refusal> {
     let mode = if service_account(&wanted.user).is_some() {
         "serviceaccount"
     } else if wanted.user.starts_with("system:node:") {
@@ -105,7 +106,7 @@ fn constrained(authorizer: &Authorizer, attributes: &Attributes<'_>, wanted: &Wa
     let verb = format!("impersonate-on:{mode}:{}", attributes.verb);
     let on = Attributes { verb: &verb, ..*attributes };
     if let Decision::NoOpinion { reason } = authorizer.decide(&on) {
-        return Err(forbidden(&on, &reason));
+        return Err(forbidden(&on, &reason).into());
     }
     let verb = format!("impersonate:{mode}");
     if may_impersonate(authorizer, attributes.identity, wanted, &verb) {
@@ -117,7 +118,8 @@ fn constrained(authorizer: &Authorizer, attributes: &Attributes<'_>, wanted: &Wa
         name: &wanted.user,
         ..ResourceTarget::default()
     };
-    Err(forbidden(&Attributes { identity: attributes.identity, verb: &verb, target: Target::Resource(target) }, ""))
+    let attributes = Attributes { identity: attributes.identity, verb: &verb, target: Target::Resource(target) };
+    Err(forbidden(&attributes, "").into())
 }
 
 /// Whether every part of the wanted identity may be taken. `impersonate` knows users and groups in the core group;

@@ -1,6 +1,7 @@
 //! The objects that a new cluster starts with, and those that every start brings up to date.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 
 use futures::StreamExt;
 use serde_json::{Value, json};
@@ -10,6 +11,7 @@ use wherry_machinery::status::Reason;
 use crate::auth::bootstrap as rbac;
 use crate::auth::rbac::{Kind as RbacKind, aggregation};
 use crate::identity::Identity;
+use crate::kinds::ServiceRanges;
 use crate::registry::{Kind, ListVersion, Refusal, Registry, Target};
 
 /// Creations at a time: they share the store's commits.
@@ -21,10 +23,13 @@ const RBAC: &str = "rbac.authorization.k8s.io";
 ///
 /// # Errors
 /// When the store fails, or refuses what every cluster needs.
-pub(super) async fn run(registry: &Registry) -> Result<(), Refusal> {
+pub(super) async fn run(registry: &Registry, own: Option<&OwnService>) -> Result<(), Refusal> {
     registry.refresh().await?;
     let namespaces = NAMESPACES.iter().map(|name| json!({"metadata": {"name": name}})).collect();
     create_missing(registry, ("", "v1", "namespaces"), namespaces).await?;
+    if let Some(own) = own {
+        own.publish(registry).await?;
+    }
     let classes = [
         ("system-cluster-critical", 2_000_000_000, "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary."),
         ("system-node-critical", 2_000_001_000, "Used for system critical pods that must not be moved from their current node."),
@@ -45,6 +50,80 @@ pub(super) async fn run(registry: &Registry) -> Result<(), Refusal> {
         policies(registry, kind).await?;
     }
     aggregate(registry).await
+}
+
+/// The Service `kubernetes`, by which pods find this server.
+#[derive(Debug)]
+pub(super) struct OwnService {
+    cluster_ip: IpAddr,
+    address: SocketAddr,
+}
+
+impl OwnService {
+    /// The Service with the first address of the range; `None` for a server whose address is a name.
+    pub(super) fn new(services: &ServiceRanges, external_address: &str) -> Option<Self> {
+        Some(Self { cluster_ip: services.cluster_ips.hosts().next()?, address: external_address.parse().ok()? })
+    }
+
+    /// Makes the Service, and points its endpoints to where this server is now.
+    async fn publish(&self, registry: &Registry) -> Result<(), Refusal> {
+        let (ip, port) = (self.address.ip(), self.address.port());
+        let family = if self.cluster_ip.is_ipv4() { "IPv4" } else { "IPv6" };
+        let service = json!({
+            "metadata": {
+                "name": "kubernetes", "namespace": "default",
+                "labels": {"component": "apiserver", "provider": "kubernetes"},
+            },
+            "spec": {
+                "type": "ClusterIP", "clusterIP": self.cluster_ip, "clusterIPs": [self.cluster_ip],
+                "ipFamilies": [family], "ipFamilyPolicy": "SingleStack", "sessionAffinity": "None",
+                "internalTrafficPolicy": "Cluster",
+                "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": port}],
+            },
+        });
+        create_missing(registry, ("", "v1", "services"), vec![service]).await?;
+        let ports = json!([{"name": "https", "protocol": "TCP", "port": port}]);
+        let endpoints = json!({
+            "metadata": {
+                "name": "kubernetes", "namespace": "default",
+                "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"},
+            },
+            "subsets": [{"addresses": [{"ip": ip}], "ports": ports}],
+        });
+        let slice = json!({
+            "metadata": {
+                "name": "kubernetes", "namespace": "default", "labels": {"kubernetes.io/service-name": "kubernetes"},
+            },
+            "addressType": if ip.is_ipv4() { "IPv4" } else { "IPv6" },
+            "endpoints": [{"addresses": [ip], "conditions": {"ready": true}}],
+            "ports": ports,
+        });
+        replace(registry, ("", "v1", "endpoints"), endpoints, &["subsets"]).await?;
+        replace(registry, ("discovery.k8s.io", "v1", "endpointslices"), slice, &["endpoints", "ports"]).await
+    }
+}
+
+/// Creates an object, or gives it these fields.
+async fn replace(
+    registry: &Registry,
+    (group, version, resource): (&str, &str, &str),
+    object: Value,
+    fields: &[&str],
+) -> Result<(), Refusal> {
+    let Some(kind) = registry.kind(group, version, resource) else { return Ok(()) };
+    let (namespace, name) = (metadata::namespace(&object).to_owned(), metadata::name(&object).to_owned());
+    if registry.cached(kind, &namespace, &name).is_none() {
+        return create(registry, kind, object).await;
+    }
+    let transform = |old: &Value| {
+        let mut new = old.clone();
+        for &field in fields {
+            new[field] = object[field].clone();
+        }
+        Ok(new)
+    };
+    registry.update(kind, &registry.context(identity()), Target::object(&namespace, &name), &transform).await?;
+    Ok(())
 }
 
 fn identity() -> Identity {

@@ -2,6 +2,7 @@
 //!
 //! Source: `k8s.io/apiserver/pkg/endpoints/handlers/responsewriters/writers.go`.
 
+use std::convert::Infallible;
 use std::io::Write;
 
 use axum::body::{Body, HttpBody};
@@ -9,12 +10,12 @@ use axum::response::Response;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use futures::{TryStreamExt, stream};
 use http::HeaderMap;
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, HeaderValue, VARY};
-use http_body_util::BodyExt;
 
 /// Smaller answers are not worth it.
-const THRESHOLD_BYTES: u64 = 128 * 1024;
+const THRESHOLD_BYTES: usize = 128 * 1024;
 
 /// Whether the client takes gzip.
 pub(super) fn is_accepted(headers: &HeaderMap) -> bool {
@@ -26,18 +27,26 @@ pub(super) fn is_accepted(headers: &HeaderMap) -> bool {
     })
 }
 
-/// The answer, compressed if it is large, of known size and not compressed yet.
+/// The answer, compressed if it is large and not compressed yet. Not for streams that last: the whole body is awaited (its
+/// slices are shared with the cache, so that this costs no copy).
 pub(super) async fn compressed(response: Response) -> Response {
     let size = response.body().size_hint().exact();
-    if size.is_none_or(|size| size < THRESHOLD_BYTES) || response.headers().contains_key(CONTENT_ENCODING) {
+    if size.is_some_and(|size| size < THRESHOLD_BYTES as u64) || response.headers().contains_key(CONTENT_ENCODING) {
         return response;
     }
     let (mut parts, body) = response.into_parts();
-    // A body of known size is in memory already: collecting it cannot fail.
-    let bytes = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-    let plain = bytes.clone();
-    let Ok(Some(small)) = tokio::task::spawn_blocking(move || gzip(&bytes)).await else {
-        return Response::from_parts(parts, Body::from(plain));
+    let slices: Vec<Bytes> = match body.into_data_stream().try_collect().await {
+        Ok(slices) => slices,
+        Err(error) => return Response::from_parts(parts, Body::from_stream(stream::once(async { Err::<Bytes, _>(error) }))),
+    };
+    let plain = |slices: Vec<Bytes>| Body::from_stream(stream::iter(slices.into_iter().map(Ok::<_, Infallible>)));
+    let total: usize = slices.iter().map(Bytes::len).sum();
+    if total < THRESHOLD_BYTES {
+        return Response::from_parts(parts, plain(slices));
+    }
+    let kept = slices.clone();
+    let Ok(Some(small)) = tokio::task::spawn_blocking(move || gzip(&slices)).await else {
+        return Response::from_parts(parts, plain(kept));
     };
     parts.headers.remove(CONTENT_LENGTH);
     parts.headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
@@ -46,15 +55,19 @@ pub(super) async fn compressed(response: Response) -> Response {
 }
 
 /// The bytes, compressed fast rather than well.
-pub(crate) fn gzip(bytes: &[u8]) -> Option<Bytes> {
-    let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 4), Compression::new(1));
-    encoder.write_all(bytes).ok()?;
+fn gzip(slices: &[Bytes]) -> Option<Bytes> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::new(1));
+    for slice in slices {
+        encoder.write_all(slice).ok()?;
+    }
     encoder.finish().ok().map(Bytes::from)
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::Read;
+
+    use http_body_util::BodyExt;
 
     use super::*;
 

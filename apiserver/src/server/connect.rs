@@ -85,7 +85,7 @@ impl Connect {
             body: &object,
             now_unix_seconds: context.now_unix_seconds,
         };
-        let answer = token_request(&self.signer, &Cached(registry), &asked).map_err(Box::new)?;
+        let answer = token_request(&self.signer, &Cached(registry), &asked)?;
         let mut response = respond::value(registry.codec(), StatusCode::CREATED, form, &answer)?;
         respond::warn(&mut response, context.take_warnings());
         Ok(response)

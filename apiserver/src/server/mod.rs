@@ -202,7 +202,8 @@ impl ApiServer {
         let discovery = Discovery::new(served(&registry), &config.external_address);
         let openapi = OpenApi::new(served(&registry), &config.version.git_version);
 
-        bootstrap::run(&registry).await.map_err(Error::Bootstrap)?;
+        let own = bootstrap::OwnService::new(&config.service_ranges, &config.external_address);
+        bootstrap::run(&registry, own.as_ref()).await.map_err(Error::Bootstrap)?;
         tasks.spawn(aggregate_roles(Arc::clone(&registry), shutdown.clone()));
         tasks.spawn(expiry::run(Arc::clone(&registry), shutdown.clone()));
 

@@ -26,6 +26,7 @@ use crate::http::negotiate::Form;
 use crate::http::query::Query;
 use crate::http::request_info::RequestInfo;
 use crate::identity::{Identity, MASTERS};
+use crate::registry::Refusal;
 
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 /// A client may choose its id; more than this is noise.
@@ -91,7 +92,7 @@ pub(super) async fn handle(State(pipeline): State<Pipeline>, request: Request) -
         let text = "This request caused apiserver to panic. Look in the logs for details.";
         call.refuse(&Status::internal(text))
     });
-    if accepts_gzip {
+    if accepts_gzip && !call.is_long_running() {
         response = compress::compressed(response).await;
     }
     let headers = response.headers_mut();
@@ -156,7 +157,7 @@ impl Pipeline {
     }
 
     /// Who asks, after impersonation.
-    fn identify(&self, call: &Call, request: &Request) -> Result<Identity, Status> {
+    fn identify(&self, call: &Call, request: &Request) -> Result<Identity, Refusal> {
         let server = &self.server;
         let identity = match &self.source {
             Source::InProcess(identity) => Identity::clone(identity),
@@ -171,7 +172,7 @@ impl Pipeline {
     }
 }
 
-fn authorize(server: &Inner, attributes: &Attributes<'_>) -> Result<(), Status> {
+fn authorize(server: &Inner, attributes: &Attributes<'_>) -> Result<(), Refusal> {
     if let Target::Path(path) = attributes.target
         && ALWAYS_ALLOWED.contains(&path)
     {
@@ -179,18 +180,18 @@ fn authorize(server: &Inner, attributes: &Attributes<'_>) -> Result<(), Status> 
     }
     match server.authorizer.decide(attributes) {
         Decision::Allow { .. } => Ok(()),
-        Decision::NoOpinion { reason } => Err(forbidden(attributes, &reason)),
+        Decision::NoOpinion { reason } => Err(forbidden(attributes, &reason).into()),
     }
 }
 
 /// How long the request may take.
-fn timeout(query: &Query, default: Duration) -> Result<Duration, Status> {
+fn timeout(query: &Query, default: Duration) -> Result<Duration, Refusal> {
     let Some(text) = query.given("timeout") else { return Ok(default) };
     let wanted = parse_go_duration(text).ok_or_else(|| {
-        Status::bad_request(format!(
+        Box::new(Status::bad_request(format!(
             "invalid timeout specified in the request URL - time: invalid duration {}",
             wherry_machinery::field::go_quote(text)
-        ))
+        )))
     })?;
     Ok(if wanted.is_zero() { default } else { wanted.min(default) })
 }

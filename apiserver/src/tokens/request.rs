@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 use wherry_machinery::field::{Error as FieldError, Path};
 use wherry_machinery::{Status, metadata, time};
 
+use crate::registry::Refusal;
+
 use super::{Bound, Claims, ObjectReference, Objects, Signer};
 
 /// An hour, as Kubernetes.
@@ -31,11 +33,11 @@ pub struct TokenRequest<'a> {
 ///
 /// # Errors
 /// 404 when the account or the bound object is not there, 409 when its uid is another, 422 for what does not make sense.
-pub fn token_request(signer: &Signer, objects: &dyn Objects, request: &TokenRequest<'_>) -> Result<Value, Status> {
+pub fn token_request(signer: &Signer, objects: &dyn Objects, request: &TokenRequest<'_>) -> Result<Value, Refusal> {
     let TokenRequest { namespace, name, body, now_unix_seconds } = *request;
     let account = objects
         .object("serviceaccounts", namespace, name)
-        .ok_or_else(|| Status::not_found("", "serviceaccounts", name))?;
+        .ok_or_else(|| Box::new(Status::not_found("", "serviceaccounts", name)))?;
     validate(body)?;
     let spec = body.get("spec");
     let field = |key: &str| spec.and_then(|spec| spec.get(key)).filter(|value| !value.is_null());
@@ -65,7 +67,7 @@ pub fn token_request(signer: &Signer, objects: &dyn Objects, request: &TokenRequ
         nbf: now_unix_seconds,
         sub: format!("system:serviceaccount:{namespace}:{name}"),
     };
-    let token = signer.sign(&claims).map_err(Status::internal)?;
+    let token = signer.sign(&claims).map_err(|error| Box::new(Status::internal(error)))?;
     Ok(json!({
         "kind": "TokenRequest",
         "apiVersion": "authentication.k8s.io/v1",
@@ -84,7 +86,7 @@ pub fn token_request(signer: &Signer, objects: &dyn Objects, request: &TokenRequ
     }))
 }
 
-fn validate(body: &Value) -> Result<(), Status> {
+fn validate(body: &Value) -> Result<(), Refusal> {
     let Some(seconds) = body.pointer("/spec/expirationSeconds").and_then(Value::as_i64) else { return Ok(()) };
     let path = Path::new("spec").child("expirationSeconds");
     let error = if seconds < MIN_LIFETIME_SECONDS {
@@ -94,11 +96,11 @@ fn validate(body: &Value) -> Result<(), Status> {
     } else {
         return Ok(());
     };
-    Err(Status::invalid(GROUP, "TokenRequest", "", &[error]))
+    Err(Status::invalid(GROUP, "TokenRequest", "", &[error]).into())
 }
 
 /// Binds the token to the referenced object, after checking that it is the one meant.
-fn bind(bound: &mut Bound, objects: &dyn Objects, reference: &Value, account: &str) -> Result<(), Status> {
+fn bind(bound: &mut Bound, objects: &dyn Objects, reference: &Value, account: &str) -> Result<(), Refusal> {
     let text = |key: &str| reference.get(key).and_then(Value::as_str).unwrap_or_default();
     let (kind, name) = (text("kind"), text("name"));
     let (resource, namespace) = match (kind, text("apiVersion")) {
@@ -110,10 +112,13 @@ fn bind(bound: &mut Bound, objects: &dyn Objects, reference: &Value, account: &s
             let version = if version.is_empty() { String::new() } else { format!("{version}, ") };
             return Err(Status::bad_request(format!(
                 "cannot bind token to object of type {group}/{version}Kind={kind}"
-            )));
+            ))
+            .into());
         }
     };
-    let object = objects.object(resource, &namespace, name).ok_or_else(|| Status::not_found("", resource, name))?;
+    let object = objects
+        .object(resource, &namespace, name)
+        .ok_or_else(|| Box::new(Status::not_found("", resource, name)))?;
     let uid = metadata::uid(&object);
     if !text("uid").is_empty() && text("uid") != uid {
         return Err(Status::conflict(
@@ -121,7 +126,8 @@ fn bind(bound: &mut Bound, objects: &dyn Objects, reference: &Value, account: &s
             resource,
             name,
             format!("the UID in the bound object reference ({}) does not match the UID in record. The object might have been deleted and then recreated", text("uid")),
-        ));
+        )
+        .into());
     }
     let found = ObjectReference { name: name.to_owned(), uid: uid.to_owned() };
     match resource {
@@ -131,7 +137,8 @@ fn bind(bound: &mut Bound, objects: &dyn Objects, reference: &Value, account: &s
                 return Err(Status::bad_request(format!(
                     "cannot bind token for serviceaccount {} to pod running with different serviceaccount name.",
                     wherry_machinery::field::go_quote(account)
-                )));
+                ))
+                .into());
             }
             if let Some(node) = object.pointer("/spec/nodeName").and_then(Value::as_str).filter(|n| !n.is_empty()) {
                 let uid = objects.object("nodes", "", node).map(|node| metadata::uid(&node).to_owned());

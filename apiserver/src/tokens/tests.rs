@@ -36,7 +36,7 @@ fn setup() -> (Signer, Arc<Fake>, Verifier) {
     (signer, objects, verifier)
 }
 
-fn request(signer: &Signer, objects: &Fake, spec: Value) -> Result<Value, wherry_machinery::Status> {
+fn request(signer: &Signer, objects: &Fake, spec: Value) -> Result<Value, crate::registry::Refusal> {
     let body = json!({"spec": spec});
     let request = TokenRequest { namespace: "ns", name: "bot", body: &body, now_unix_seconds: NOW };
     token_request(signer, objects, &request)

@@ -13,6 +13,7 @@ use super::rule::{PolicyRule, compacted, go_quoted_list, missing_rights};
 use crate::auth::attributes::{Attributes, ResourceTarget, Target};
 use crate::auth::authorizer::{Authorizer, Decision};
 use crate::identity::{Identity, MASTERS};
+use crate::registry::Refusal;
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 
@@ -35,7 +36,7 @@ pub struct Write<'a> {
 ///
 /// # Errors
 /// 403 that names the rights; 404 for a binding to a role that is not there.
-pub fn check(authorizer: &Authorizer, write: &Write<'_>) -> Result<(), Status> {
+pub fn check(authorizer: &Authorizer, write: &Write<'_>) -> Result<(), Refusal> {
     if write.identity.is_in(MASTERS) || write.old.is_some_and(|old| only_garbage_collection_fields_differ(write.object, old)) {
         return Ok(());
     }
@@ -45,7 +46,8 @@ pub fn check(authorizer: &Authorizer, write: &Write<'_>) -> Result<(), Status> {
         let attributes = Attributes { identity: write.identity, verb, target: Target::Resource(target) };
         matches!(authorizer.decide(&attributes), Decision::Allow { .. })
     };
-    let forbidden = |text: String| Status::forbidden(GROUP, write.kind.resource(), name, text);
+    let forbidden = |text: String| Box::new(Status::forbidden(GROUP, write.kind.resource(), name, text));
+    let unreadable = |error: serde_json::Error| Box::new(Status::internal(error));
     match write.kind {
         Kind::Role | Kind::ClusterRole => {
             if may("escalate", write.kind.resource(), write.namespace, name) {
@@ -53,7 +55,7 @@ pub fn check(authorizer: &Authorizer, write: &Write<'_>) -> Result<(), Status> {
             }
             let rules = match write.object.get("rules") {
                 None | Some(Value::Null) => Vec::new(),
-                Some(rules) => Vec::<PolicyRule>::deserialize(rules).map_err(Status::internal)?,
+                Some(rules) => Vec::<PolicyRule>::deserialize(rules).map_err(unreadable)?,
             };
             authorizer.with_policies(|policies| confirm(policies, write, &rules)).map_err(forbidden)?;
             if write.object.get("aggregationRule").is_some_and(|rule| !rule.is_null()) {
@@ -65,7 +67,7 @@ pub fn check(authorizer: &Authorizer, write: &Write<'_>) -> Result<(), Status> {
             Ok(())
         }
         Kind::RoleBinding | Kind::ClusterRoleBinding => {
-            let role = RoleRef::deserialize(write.object.get("roleRef").unwrap_or(&Value::Null)).map_err(Status::internal)?;
+            let role = RoleRef::deserialize(write.object.get("roleRef").unwrap_or(&Value::Null)).map_err(unreadable)?;
             let (resource, namespace) =
                 if role.kind == "Role" { ("roles", write.namespace) } else { ("clusterroles", write.namespace) };
             if may("bind", resource, namespace, &role.name) {
@@ -74,7 +76,7 @@ pub fn check(authorizer: &Authorizer, write: &Write<'_>) -> Result<(), Status> {
             authorizer.with_policies(|policies| {
                 let rules = policies
                     .rules_of(&role, write.namespace)
-                    .map_err(|_| Status::not_found(GROUP, write.kind.resource(), &role.name))?;
+                    .map_err(|_| Box::new(Status::not_found(GROUP, write.kind.resource(), &role.name)))?;
                 confirm(policies, write, &rules).map_err(forbidden)
             })
         }
