@@ -136,7 +136,7 @@ impl Strategy for RoleBindingStrategy {
         let mut errors = role_reference(&reference, self.0, &path);
         let subjects: Vec<Subject> = subjects;
         for (i, subject) in subjects.iter().enumerate() {
-            errors.extend(validate_subject(subject, &Path::new("subjects").index(i)));
+            errors.extend(validate_subject(subject, self.0, &Path::new("subjects").index(i)));
         }
         errors
     }
@@ -199,7 +199,7 @@ fn role_reference(reference: &RoleRef, scope: Scope, path: &Path) -> ErrorList {
     errors
 }
 
-fn validate_subject(subject: &Subject, path: &Path) -> ErrorList {
+fn validate_subject(subject: &Subject, scope: Scope, path: &Path) -> ErrorList {
     const KINDS: &[&str] = &["ServiceAccount", "User", "Group"];
     let mut errors = ErrorList::new();
     let group = s(&subject.api_group);
@@ -214,7 +214,8 @@ fn validate_subject(subject: &Subject, path: &Path) -> ErrorList {
             if !group.is_empty() {
                 errors.push(Error::not_supported(&path.child("apiGroup"), group, &[""]));
             }
-            if s(&subject.namespace).is_empty() {
+            // In a namespace, an account without one is of that namespace.
+            if scope == Scope::Cluster && s(&subject.namespace).is_empty() {
                 errors.push(Error::required(&path.child("namespace"), ""));
             }
         }
@@ -252,7 +253,7 @@ mod tests {
     fn bindings_name_a_role_and_known_subjects() {
         let strategy = RoleBindingStrategy(Scope::Namespaced);
         let mut binding = json!({"roleRef": {"kind": "Node", "name": "", "apiGroup": "x"},
-            "subjects": [{"kind": "Robot", "name": ""}, {"kind": "ServiceAccount", "name": "x", "namespace": "n"}]});
+            "subjects": [{"kind": "Robot", "name": ""}, {"kind": "ServiceAccount", "name": "x"}]});
         strategy.default(&mut binding);
         assert_eq!(
             messages(&strategy.validate(&facts(), &binding)),

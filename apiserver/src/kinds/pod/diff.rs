@@ -72,7 +72,36 @@ fn steps(a: &[&str], b: &[&str]) -> Vec<Step> {
             steps.push(Step { equal: true, a: (found.a, i), b: (found.b, j) });
         }
     }
+    slide_up(&mut steps, a, b);
     steps
+}
+
+/// Where an added or removed block could stand higher, because the line before it is also its last, it does: so a block in
+/// braces is shown from its own brace on.
+fn slide_up(steps: &mut [Step], a: &[&str], b: &[&str]) {
+    for i in 1..steps.len().saturating_sub(1) {
+        let is_block = !steps[i].equal && steps[i - 1].equal && steps[i + 1].equal;
+        if !is_block || (steps[i].a.0 != steps[i].a.1 && steps[i].b.0 != steps[i].b.1) {
+            continue;
+        }
+        while steps[i - 1].a.0 < steps[i - 1].a.1 {
+            let before = a[steps[i].a.0 - 1];
+            let last = if steps[i].b.0 == steps[i].b.1 { a[steps[i].a.1 - 1] } else { b[steps[i].b.1 - 1] };
+            if before != last {
+                break;
+            }
+            for (step, begins) in [(i - 1, false), (i, true), (i, false), (i + 1, true)] {
+                let step = &mut steps[step];
+                if begins {
+                    step.a.0 -= 1;
+                    step.b.0 -= 1;
+                } else {
+                    step.a.1 -= 1;
+                    step.b.1 -= 1;
+                }
+            }
+        }
+    }
 }
 
 /// All matching runs in order, joined where they touch, and an empty one at the end.
@@ -205,6 +234,13 @@ mod tests {
             unified(a, &b),
             "@@ -1,6 +1,6 @@\n {\n  \"Name\": \"dbg\",\n- \"Image\": \"d\",\n+ \"Image\": \"other\",\n  \"Command\": null,\n  \"Args\": null,\n  \"WorkingDir\": \"\",\n"
         );
+    }
+
+    #[test]
+    fn a_block_in_braces_is_shown_from_its_own_brace_on() {
+        let a = "[\n {\n  1\n },\n {\n  3\n }\n]";
+        let b = "[\n {\n  1\n },\n {\n  2\n },\n {\n  3\n }\n]";
+        assert_eq!(unified(a, b), "@@ -2,6 +2,9 @@\n  {\n   1\n  },\n+ {\n+  2\n+ },\n  {\n   3\n  }\n");
     }
 
     #[test]
