@@ -96,7 +96,7 @@ fn refuse(errors: Vec<FieldError>) -> Result<(), Refusal> {
 /// The spec without empty texts, as Go leaves them out.
 fn shown(spec: &Value) -> Value {
     let mut shown = spec.as_object().cloned().unwrap_or_default();
-    shown.retain(|key, value| !value.is_null() && !(matches!(key.as_str(), "user" | "uid") && value == ""));
+    shown.retain(|key, value| !(value.is_null() || matches!(key.as_str(), "user" | "uid") && value == ""));
     for attributes in ["resourceAttributes", "nonResourceAttributes"] {
         if let Some(Value::Object(fields)) = shown.get_mut(attributes) {
             fields.retain(|key, value| {
