@@ -2,6 +2,8 @@
 //!
 //! A pod is *active* (its turn comes by priority and time), *backing off* after a failed attempt, *unschedulable* until an
 //! event may help it or five minutes have passed, *gated* until a plugin admits it, or *in flight* while it is being bound.
+//! A pod that backs off although an event may help it comes early when nothing else is to be done; one that backs off after
+//! an error does not (as kube-scheduler does with `SchedulerPopFromBackoffQ`).
 
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use std::sync::Arc;
@@ -50,9 +52,18 @@ pub struct Queue {
     pods: HashMap<ObjectKey, Queued>,
     /// May hold entries of pods that are elsewhere by now: the pod's own place tells.
     active: BinaryHeap<(PrioritySort, ObjectKey)>,
-    backing_off: BTreeMap<(Instant, u64), ObjectKey>,
+    /// Those that an event may help.
+    backing_off: Waiting,
+    /// Those whose binding failed.
+    failing: Waiting,
+    /// By the time at which they are tried without an event.
+    unschedulable: Waiting,
     sequence: u64,
 }
+
+/// Keys by the time at which they are due, and a number that tells those apart which are due at the same time.
+type Waiting = BTreeMap<Due, ObjectKey>;
+type Due = (Instant, u64);
 
 #[derive(Debug)]
 struct Queued {
@@ -65,8 +76,9 @@ struct Queued {
 #[derive(Debug, PartialEq, Eq)]
 enum Place {
     Active(u64),
-    BackingOff(Instant, u64),
-    Unschedulable { since: Instant, rejection: Rejection },
+    BackingOff(Due),
+    Failing(Due),
+    Unschedulable(Due, Rejection),
     Gated,
     InFlight,
 }
@@ -93,7 +105,9 @@ impl Queue {
             delays,
             pods: HashMap::new(),
             active: BinaryHeap::new(),
-            backing_off: BTreeMap::new(),
+            backing_off: Waiting::new(),
+            failing: Waiting::new(),
+            unschedulable: Waiting::new(),
             sequence: 0,
         }
     }
@@ -116,7 +130,7 @@ impl Queue {
         match &queued.place {
             Place::Gated if !is_gated => self.activate(&key),
             // What kept it from being scheduled may be what was changed.
-            Place::Unschedulable { .. } if is_different => self.retry(&key, now),
+            Place::Unschedulable(..) if is_different => self.retry(&key, now, Why::Helped),
             Place::Active(_) if has_other_priority => self.activate(&key),
             _ => {}
         }
@@ -124,22 +138,25 @@ impl Queue {
 
     /// The pod has a node, or is gone.
     pub fn remove(&mut self, key: &ObjectKey) {
-        if let Some(Queued { place: Place::BackingOff(until, sequence), .. }) = self.pods.remove(key) {
-            self.backing_off.remove(&(until, sequence));
-        }
+        self.put(key, Place::Gated);
+        self.pods.remove(key);
     }
 
     /// The pod whose turn it is. It is in flight until it is removed or comes back.
     pub fn pop(&mut self, now: Instant) -> Option<Arc<PodInfo>> {
-        self.flush(now);
+        self.activate_due(now);
+        let key = self.pop_active().or_else(|| self.backing_off.first_key_value().map(|(_, key)| key.clone()))?;
+        self.put(&key, Place::InFlight);
+        let queued = self.pods.get_mut(&key)?;
+        queued.attempts = queued.attempts.saturating_add(1);
+        queued.last_attempt = Some(now);
+        Some(queued.pod.clone())
+    }
+
+    fn pop_active(&mut self) -> Option<ObjectKey> {
         while let Some((order, key)) = self.active.pop() {
-            if let Some(queued) = self.pods.get_mut(&key)
-                && queued.place == Place::Active(order.sequence)
-            {
-                queued.place = Place::InFlight;
-                queued.attempts = queued.attempts.saturating_add(1);
-                queued.last_attempt = Some(now);
-                return Some(queued.pod.clone());
+            if self.pods.get(&key).is_some_and(|queued| queued.place == Place::Active(order.sequence)) {
+                return Some(key);
             }
         }
         None
@@ -147,42 +164,36 @@ impl Queue {
 
     /// No node will do: the pod waits for an event.
     pub fn set_unschedulable(&mut self, pod: &PodInfo, rejection: Rejection, now: Instant) {
-        if let Some(queued) = self.in_flight(pod) {
-            queued.place = Place::Unschedulable { since: now, rejection };
+        if self.is_in_flight(pod) {
+            let due = (now + self.delays.max_unschedulable, self.next_sequence());
+            self.unschedulable.insert(due, pod.key.clone());
+            self.put(&pod.key, Place::Unschedulable(due, rejection));
         }
     }
 
     /// The attempt failed for a reason outside of the cluster's state: again after a while.
     pub fn set_failed(&mut self, pod: &PodInfo, now: Instant) {
-        if self.in_flight(pod).is_some() {
-            self.retry(&pod.key, now);
+        if self.is_in_flight(pod) {
+            self.retry(&pod.key, now, Why::Failed);
         }
     }
 
     /// Something has changed: pods that it may help are tried again.
     pub fn retry_if(&mut self, now: Instant, may_help: impl Fn(&PodInfo, &Rejection) -> bool) {
-        let helped: Vec<ObjectKey> = self
-            .pods
-            .iter()
-            .filter(|(_, queued)| match &queued.place {
-                Place::Unschedulable { rejection, .. } => may_help(&queued.pod, rejection),
-                _ => false,
-            })
-            .map(|(key, _)| key.clone())
-            .collect();
+        let is_helped = |key: &&ObjectKey| match self.pods.get(*key) {
+            Some(Queued { pod, place: Place::Unschedulable(_, rejection), .. }) => may_help(pod, rejection),
+            _ => false,
+        };
+        let helped: Vec<_> = self.unschedulable.values().filter(is_helped).cloned().collect();
         for key in helped {
-            self.retry(&key, now);
+            self.retry(&key, now, Why::Helped);
         }
     }
 
     /// When `pop` may have a pod that it does not have now.
     pub fn next_due(&self) -> Option<Instant> {
-        let backing_off = self.backing_off.first_key_value().map(|((until, _), _)| *until);
-        let unschedulable = self.pods.values().filter_map(|queued| match &queued.place {
-            Place::Unschedulable { since, .. } => Some(*since + self.delays.max_unschedulable),
-            _ => None,
-        });
-        backing_off.into_iter().chain(unschedulable).min()
+        let first = |waiting: &Waiting| waiting.first_key_value().map(|((due, _), _)| *due);
+        [&self.backing_off, &self.failing, &self.unschedulable].into_iter().filter_map(first).min()
     }
 
     /// How many pods are where.
@@ -191,8 +202,8 @@ impl Queue {
         for queued in self.pods.values() {
             match queued.place {
                 Place::Active(_) => counts.active += 1,
-                Place::BackingOff(..) => counts.backing_off += 1,
-                Place::Unschedulable { .. } => counts.unschedulable += 1,
+                Place::BackingOff(_) | Place::Failing(_) => counts.backing_off += 1,
+                Place::Unschedulable(..) => counts.unschedulable += 1,
                 Place::Gated => counts.gated += 1,
                 Place::InFlight => counts.in_flight += 1,
             }
@@ -200,38 +211,34 @@ impl Queue {
         counts
     }
 
-    fn in_flight(&mut self, pod: &PodInfo) -> Option<&mut Queued> {
-        self.pods
-            .get_mut(&pod.key)
-            .filter(|queued| queued.place == Place::InFlight && queued.pod.uid == pod.uid)
+    fn is_in_flight(&self, pod: &PodInfo) -> bool {
+        let queued = self.pods.get(&pod.key);
+        queued.is_some_and(|queued| queued.place == Place::InFlight && queued.pod.uid == pod.uid)
     }
 
-    fn flush(&mut self, now: Instant) {
-        while let Some(entry) = self.backing_off.first_entry()
-            && entry.key().0 <= now
-        {
-            let key = entry.remove();
-            self.activate(&key);
+    fn activate_due(&mut self, now: Instant) {
+        for waiting in [Self::backing_off_mut, Self::failing_mut, Self::unschedulable_mut] {
+            while let Some(key) = first_due(waiting(self), now) {
+                self.activate(&key);
+            }
         }
-        let max = self.delays.max_unschedulable;
-        let waited_enough = |queued: &Queued| match queued.place {
-            Place::Unschedulable { since, .. } => now.duration_since(since) >= max,
-            _ => false,
-        };
-        let due: Vec<_> = self
-            .pods
-            .iter()
-            .filter(|(_, queued)| waited_enough(queued))
-            .map(|(key, _)| key.clone())
-            .collect();
-        for key in due {
-            self.activate(&key);
-        }
+    }
+
+    fn backing_off_mut(&mut self) -> &mut Waiting {
+        &mut self.backing_off
+    }
+
+    fn failing_mut(&mut self) -> &mut Waiting {
+        &mut self.failing
+    }
+
+    fn unschedulable_mut(&mut self) -> &mut Waiting {
+        &mut self.unschedulable
     }
 
     /// Active, once the time after the last attempt is over.
-    fn retry(&mut self, key: &ObjectKey, now: Instant) {
-        let Some(queued) = self.pods.get_mut(key) else { return };
+    fn retry(&mut self, key: &ObjectKey, now: Instant, why: Why) {
+        let Some(queued) = self.pods.get(key) else { return };
         let delays = &self.delays;
         let backoff =
             exponential(delays.initial_backoff, delays.max_backoff, queued.attempts.saturating_sub(1));
@@ -239,18 +246,50 @@ impl Queue {
         if until <= now {
             return self.activate(key);
         }
-        self.sequence += 1;
-        queued.place = Place::BackingOff(until, self.sequence);
-        self.backing_off.insert((until, self.sequence), key.clone());
+        let due = (until, self.next_sequence());
+        let (waiting, place) = match why {
+            Why::Helped => (&mut self.backing_off, Place::BackingOff(due)),
+            Why::Failed => (&mut self.failing, Place::Failing(due)),
+        };
+        waiting.insert(due, key.clone());
+        self.put(key, place);
     }
 
     fn activate(&mut self, key: &ObjectKey) {
-        let Some(queued) = self.pods.get_mut(key) else { return };
-        self.sequence += 1;
-        let order = PrioritySort { priority: queued.pod.priority, sequence: self.sequence };
-        queued.place = Place::Active(self.sequence);
-        self.active.push((order, key.clone()));
+        let sequence = self.next_sequence();
+        self.put(key, Place::Active(sequence));
+        if let Some(queued) = self.pods.get(key) {
+            self.active.push((PrioritySort { priority: queued.pod.priority, sequence }, key.clone()));
+        }
     }
+
+    /// The pod leaves the place where it is for another.
+    fn put(&mut self, key: &ObjectKey, place: Place) {
+        let Some(queued) = self.pods.get_mut(key) else { return };
+        match std::mem::replace(&mut queued.place, place) {
+            Place::BackingOff(due) => self.backing_off.remove(&due),
+            Place::Failing(due) => self.failing.remove(&due),
+            Place::Unschedulable(due, _) => self.unschedulable.remove(&due),
+            // Entries in the heap are passed over when their turn comes.
+            Place::Active(_) | Place::Gated | Place::InFlight => None,
+        };
+    }
+
+    fn next_sequence(&mut self) -> u64 {
+        self.sequence += 1;
+        self.sequence
+    }
+}
+
+/// Why a pod is tried again.
+#[derive(Debug, Clone, Copy)]
+enum Why {
+    Helped,
+    Failed,
+}
+
+fn first_due(waiting: &Waiting, now: Instant) -> Option<ObjectKey> {
+    waiting.first_key_value().filter(|((due, _), _)| *due <= now).map(|(_, key)| key.clone())
 }
 
 /// Whether a plugin could judge the pod otherwise than before: not so if only its status, which we write ourselves, changed.
@@ -320,6 +359,7 @@ mod tests {
         }
         reject_next(&mut queue, rejected_by("NodeResourcesFit"), start);
         reject_next(&mut queue, rejected_by("TaintToleration"), start);
+        assert!(queue.pop(start).is_none());
         queue.retry_if(start, |_, rejection| rejection.plugins.contains("NodeResourcesFit"));
         assert_eq!(queue.counts(), Counts { backing_off: 1, unschedulable: 1, ..Counts::default() });
         let now = start + SECOND;
@@ -327,6 +367,17 @@ mod tests {
         let later = start + 20 * SECOND;
         queue.retry_if(later, |_, _| true);
         assert_eq!(names(&mut queue, later), ["taint"], "its backoff was over long ago");
+    }
+
+    #[test]
+    fn a_pod_that_an_event_may_help_does_not_back_off_while_nothing_else_is_to_be_done() {
+        let now = Instant::now();
+        let mut queue = Queue::new(Delays::default());
+        queue.set(pod("helped", "1"), false, now);
+        reject_next(&mut queue, rejected_by("NodeResourcesFit"), now);
+        queue.set(pod("fresh", "1"), false, now);
+        queue.retry_if(now, |_, _| true);
+        assert_eq!(names(&mut queue, now), ["fresh", "helped"]);
     }
 
     #[test]
