@@ -81,7 +81,7 @@ impl Machine {
 }
 
 /// The architecture as Go names it.
-pub fn architecture() -> &'static str {
+pub(crate) fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
