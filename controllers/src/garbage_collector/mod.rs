@@ -8,12 +8,13 @@ mod watch;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
 use kube::core::PartialObjectMeta;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
-use wherry_client::{Lifecycle, WorkQueue, is_conflict, is_not_found, run_workers};
+use wherry_client::{EventRecorder, EventType, Lifecycle, WorkQueue, is_conflict, is_not_found, run_workers};
 
 use crate::Context;
 use crate::error::Error;
@@ -36,6 +37,7 @@ pub(crate) async fn run(context: Context, lifecycle: &Lifecycle) -> Result<(), E
         mapper: Mapper::default(),
         queue: WorkQueue::new(),
         rediscover: Arc::default(),
+        events: context.recorder("garbage-collector-controller"),
     });
     let mut watched = watch::Watched::new(context.informers.clone(), collector.clone());
     watched.discover().await?;
@@ -75,6 +77,7 @@ struct GarbageCollector {
     queue: WorkQueue<Work>,
     /// Asks for a new look at what resources there are.
     rediscover: Arc<Notify>,
+    events: EventRecorder,
 }
 
 type Metadata = PartialObjectMeta<DynamicObject>;
@@ -172,6 +175,7 @@ impl GarbageCollector {
         };
         // What belongs to no namespace cannot be owned from within one: such a reference is never followed.
         if mapped.is_namespaced && item.namespace.is_empty() {
+            self.report_invalid_owner(item, owner);
             return Ok(OwnerState::Solid);
         }
         let identity = Identity {
@@ -181,13 +185,40 @@ impl GarbageCollector {
             name: owner.name.clone(),
             uid: owner.uid.clone(),
         };
-        let Some(latest) = self.read(&identity).await? else { return Ok(OwnerState::Dangling) };
+        let Some(latest) = self.read(&identity).await? else {
+            let elsewhere = self
+                .graph()
+                .view(&owner.uid)
+                .is_some_and(|known| known.identity.namespace != identity.namespace);
+            if elsewhere {
+                self.report_invalid_owner(item, owner);
+            }
+            return Ok(OwnerState::Dangling);
+        };
         if latest.uid.as_ref() != Some(&owner.uid) {
             return Ok(OwnerState::Dangling);
         }
         let is_waiting = latest.deletion_timestamp.is_some()
             && latest.finalizers.iter().flatten().any(|finalizer| finalizer == FOREGROUND);
         Ok(if is_waiting { OwnerState::WaitingForDependents } else { OwnerState::Solid })
+    }
+
+    /// Tells whoever looks at the object that its owner is in another namespace.
+    fn report_invalid_owner(&self, item: &Identity, owner: &OwnerReference) {
+        let OwnerReference { api_version, kind, name, uid, .. } = owner;
+        let namespace = &item.namespace;
+        let message = format!(
+            "ownerRef [{api_version}/{kind}, namespace: {namespace}, name: {name}, uid: {uid}] does not exist in namespace \"{namespace}\""
+        );
+        let object = ObjectReference {
+            api_version: Some(item.api_version.to_string()),
+            kind: Some(item.kind.to_string()),
+            namespace: Some(item.namespace.clone()).filter(|namespace| !namespace.is_empty()),
+            name: Some(item.name.clone()),
+            uid: Some(item.uid.clone()),
+            ..ObjectReference::default()
+        };
+        self.events.event(&object, EventType::Warning, "OwnerRefInvalidNamespace", message);
     }
 
     async fn drop_owners(
