@@ -13,6 +13,7 @@ pub mod query;
 pub mod request_info;
 pub mod respond;
 mod shape;
+mod slices;
 mod subresource;
 mod watch;
 mod write;

@@ -3,7 +3,6 @@
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
-use futures::stream;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Serialize;
@@ -11,6 +10,7 @@ use serde_json::Value;
 use wherry_machinery::status::Status;
 
 use super::negotiate::{Form, MediaType};
+use super::slices::Slices;
 use crate::codec::{self, Codec};
 use crate::registry::Refusal;
 
@@ -31,8 +31,7 @@ pub fn slices(code: StatusCode, content_type: &str, slices: Vec<Bytes>) -> Respo
     if total <= STREAM_FROM_BYTES {
         return bytes(code, content_type, slices.concat());
     }
-    let body = stream::iter(slices.into_iter().map(Ok::<_, std::convert::Infallible>));
-    let mut response = Response::new(Body::from_stream(body));
+    let mut response = Response::new(Body::new(Slices::new(slices)));
     *response.status_mut() = code;
     headers(&mut response, content_type);
     response

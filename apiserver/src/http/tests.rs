@@ -351,3 +351,17 @@ async fn writers_that_meet_lose_nothing() {
     }
     assert_eq!(server.get(&uri).await.1["data"].as_object().unwrap().len(), 9);
 }
+
+#[tokio::test]
+async fn a_large_list_is_the_objects_own_bytes_and_says_how_long_it_is() {
+    let server = server().await;
+    for name in ["a", "b", "c"] {
+        let body = json!({"metadata": {"name": name}, "data": {"v": "x".repeat(40_000)}});
+        assert_eq!(server.call("POST", MAPS, body).await.0, 201);
+    }
+    let response = server.raw("GET", MAPS, &[], Body::empty()).await;
+    let announced = http_body::Body::size_hint(response.body()).exact().unwrap();
+    let bytes = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
+    assert_eq!(bytes.len() as u64, announced);
+    assert_eq!(names(&serde_json::from_slice(&bytes).unwrap()), ["a", "b", "c"]);
+}
