@@ -31,7 +31,8 @@ pub struct Credential {
 pub(super) struct Wanted {
     pub(super) file_name: String,
     pub(super) common_name: String,
-    pub(super) organizations: Vec<String>,
+    /// The one group; rcgen's names hold one value per attribute.
+    pub(super) organization: Option<String>,
     pub(super) names: Vec<String>,
     pub(super) usages: Vec<ExtendedKeyUsagePurpose>,
 }
@@ -61,7 +62,7 @@ fn make(authority: &Authority, wanted: &Wanted, now: OffsetDateTime) -> Result<C
     let key = KeyPair::generate()?;
     let mut params = CertificateParams::new(wanted.names.clone())?;
     let mut name = DistinguishedName::new();
-    for organization in &wanted.organizations {
+    if let Some(organization) = &wanted.organization {
         name.push(DnType::OrganizationName, organization.as_str());
     }
     name.push(DnType::CommonName, wanted.common_name.as_str());
@@ -99,7 +100,7 @@ fn fits(certificate_pem: &str, key_pem: &str, authority: &Authority, wanted: &Wa
     let organizations: Vec<&str> = certificate.subject().iter_organization().filter_map(|o| o.as_str().ok()).collect();
     let common_names: Vec<&str> = certificate.subject().iter_common_name().filter_map(|n| n.as_str().ok()).collect();
     names == wanted_names
-        && organizations == wanted.organizations
+        && organizations == wanted.organization.iter().map(String::as_str).collect::<Vec<_>>()
         && common_names == [wanted.common_name.as_str()]
         && certificate.issuer() == ca.subject()
         && certificate.public_key().subject_public_key.data.as_ref() == key.public_key_raw()
@@ -121,7 +122,7 @@ mod tests {
         Wanted {
             file_name: "x".to_owned(),
             common_name: "x".to_owned(),
-            organizations: vec!["a".to_owned(), "b".to_owned()],
+            organization: Some("a".to_owned()),
             names: names.iter().map(|&n| n.to_owned()).collect(),
             usages: vec![ExtendedKeyUsagePurpose::ServerAuth],
         }

@@ -72,7 +72,7 @@ impl Pki {
         self.credential(&Wanted {
             file_name: "apiserver".to_owned(),
             common_name: "kube-apiserver".to_owned(),
-            organizations: Vec::new(),
+            organization: None,
             names: names.all(),
             usages: vec![ExtendedKeyUsagePurpose::ServerAuth],
         })
@@ -89,7 +89,7 @@ impl Pki {
         self.credential(&Wanted {
             file_name: format!("kubelet-serving-{node_name}"),
             common_name: format!("system:node:{node_name}"),
-            organizations: vec!["system:nodes".to_owned()],
+            organization: Some("system:nodes".to_owned()),
             names: all,
             usages: vec![ExtendedKeyUsagePurpose::ServerAuth],
         })
@@ -106,7 +106,7 @@ impl Pki {
         self.credential(&Wanted {
             file_name: identity.file_name(),
             common_name: identity.user(),
-            organizations: identity.groups(),
+            organization: identity.group().map(str::to_owned),
             names: Vec::new(),
             usages: vec![ExtendedKeyUsagePurpose::ClientAuth],
         })

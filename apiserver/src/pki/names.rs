@@ -94,18 +94,18 @@ impl ClientIdentity {
         }
     }
 
-    /// The groups: the certificate's organizations.
-    pub fn groups(&self) -> Vec<String> {
+    /// The group, if there is one: the certificate's organization.
+    pub fn group(&self) -> Option<&'static str> {
         match self {
-            Self::Admin | Self::ApiServerKubeletClient => vec!["system:masters".to_owned()],
-            Self::Kubelet { .. } => vec!["system:nodes".to_owned()],
-            Self::Scheduler | Self::Controllers | Self::Proxy => Vec::new(),
+            Self::Admin | Self::ApiServerKubeletClient => Some("system:masters"),
+            Self::Kubelet { .. } => Some("system:nodes"),
+            Self::Scheduler | Self::Controllers | Self::Proxy => None,
         }
     }
 
     /// The identity that the API server makes of such a certificate, for components in the same process.
     pub fn identity(&self) -> crate::identity::Identity {
-        crate::identity::Identity::new(self.user(), self.groups())
+        crate::identity::Identity::new(self.user(), self.group())
     }
 
     pub(super) fn file_name(&self) -> String {
