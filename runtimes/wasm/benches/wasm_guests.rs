@@ -116,7 +116,7 @@ async fn peer() -> Option<f64> {
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let dir = tempfile::tempdir()?;
     let config = Config { pod_cidr: Some("127.72.0.0/16".parse()?), ..Config::new(dir.path()) };
-    let runtime = WasmRuntime::start(config)?;
+    let runtime = WasmRuntime::start(config).await?;
     runtime.images().load(&guest(), Some("http-guest"))?;
     let began = Instant::now();
     let ip = start_pod(&runtime, 0).await?;
@@ -142,6 +142,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     if let Some(peer) = peer().await {
         println!("wasmtime serve: {peer:.0}/s, so {:.0} %", 100.0 * figure / peer);
     }
-    runtime.shutdown().await;
+    runtime.stop().await;
     Ok(())
 }

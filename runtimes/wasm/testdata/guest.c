@@ -30,11 +30,15 @@ static int write_file(const char *path, const char *text) {
     return fclose(file);
 }
 
+// Seen by the compiler as used, so that it does not do away with the memory.
+static char *volatile kept;
+
 static void grow(size_t megabytes) {
     for (size_t i = 0; i < megabytes; i++) {
         char *block = malloc(1 << 20);
         if (!block) abort();
         memset(block, 1, 1 << 20);
+        kept = block;
     }
     printf("grew %zu MiB\n", megabytes);
 }

@@ -84,7 +84,13 @@ impl WasmRuntime {
     /// Opens the directories, makes the engine, and reads what was known before: all of it NotReady or Exited now.
     ///
     /// *Errors*: a directory cannot be used, or the engine cannot be made on this machine.
-    pub fn start(config: Config) -> Result<Self, Error> {
+    pub async fn start(config: Config) -> Result<Self, Error> {
+        // Reading the state of 10,000 pods and making the engine are no work for an async thread.
+        let opened = tokio::task::spawn_blocking(move || Self::open(config)).await;
+        opened.map_err(|fault| Error::Engine(fault.to_string()))?
+    }
+
+    fn open(config: Config) -> Result<Self, Error> {
         let directory = |path: std::path::PathBuf| {
             let made = std::fs::create_dir_all(&path);
             made.map(|()| path.clone()).map_err(|source| Error::Directory { path, source })
@@ -128,7 +134,7 @@ impl WasmRuntime {
     }
 
     /// Kills all guests and waits for their end. What was known is kept on disk.
-    pub async fn shutdown(&self) {
+    pub async fn stop(&self) {
         self.inner.shutdown.cancel();
         self.inner.supervisors.close();
         self.inner.supervisors.wait().await;

@@ -82,7 +82,7 @@ impl Fixture {
     }
 
     pub(crate) async fn start_with(dir: tempfile::TempDir, config: Config) -> Self {
-        let runtime = WasmRuntime::start(config).unwrap();
+        let runtime = WasmRuntime::start(config).await.unwrap();
         let wasm = std::fs::read(testdata("guest.wasm")).unwrap();
         for (name, cmd) in [
             ("guest:prints", vec!["prints"]),

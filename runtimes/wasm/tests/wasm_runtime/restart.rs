@@ -15,7 +15,7 @@ async fn what_was_known_before_is_reported_and_can_be_removed() {
     let ended = fixture.start_container(&ended_pod, command(&["exits", "5"])).await;
     fixture.ended(&ended).await;
     // As after a crash: the old one is not told to stop.
-    let again = WasmRuntime::start(config(fixture.dir.path(), "127.70.30.0/24")).unwrap();
+    let again = WasmRuntime::start(config(fixture.dir.path(), "127.70.30.0/24")).await.unwrap();
     let sandboxes = again.list_pod_sandbox(&PodSandboxFilter::default()).await.unwrap();
     assert_eq!(sandboxes.len(), 2);
     assert!(sandboxes.iter().all(|sandbox| sandbox.state == PodSandboxState::NotReady));
@@ -32,9 +32,9 @@ async fn what_was_known_before_is_reported_and_can_be_removed() {
         again.remove_pod_sandbox(&pod.id).await.unwrap();
     }
     assert!(again.list_containers(&ContainerFilter::default()).await.unwrap().is_empty());
-    let third = WasmRuntime::start(config(fixture.dir.path(), "127.70.30.0/24")).unwrap();
+    let third = WasmRuntime::start(config(fixture.dir.path(), "127.70.30.0/24")).await.unwrap();
     assert!(third.list_pod_sandbox(&PodSandboxFilter::default()).await.unwrap().is_empty());
-    fixture.runtime.shutdown().await;
+    fixture.runtime.stop().await;
     let status = fixture.runtime.container_status(&running).await.unwrap();
     assert_eq!(status.state, ContainerState::Exited);
 }
