@@ -76,31 +76,30 @@ fn steps(a: &[&str], b: &[&str]) -> Vec<Step> {
     steps
 }
 
-/// Where an added or removed block could stand higher, because the line before it is also its last, it does: so a block in
-/// braces is shown from its own brace on.
+/// An added or removed block that could as well stand higher (the lines before it are also its last) does so if it then
+/// begins with a brace: a struct is shown from its own brace on.
 fn slide_up(steps: &mut [Step], a: &[&str], b: &[&str]) {
     for i in 1..steps.len().saturating_sub(1) {
-        let is_block = !steps[i].equal && steps[i - 1].equal && steps[i + 1].equal;
-        if !is_block || (steps[i].a.0 != steps[i].a.1 && steps[i].b.0 != steps[i].b.1) {
+        let (before, block) = (steps[i - 1], steps[i]);
+        let is_addition = block.a.0 == block.a.1;
+        let is_removal = block.b.0 == block.b.1;
+        if block.equal || !before.equal || !steps[i + 1].equal || is_addition == is_removal {
             continue;
         }
-        while steps[i - 1].a.0 < steps[i - 1].a.1 {
-            let before = a[steps[i].a.0 - 1];
-            let last = if steps[i].b.0 == steps[i].b.1 { a[steps[i].a.1 - 1] } else { b[steps[i].b.1 - 1] };
-            if before != last {
-                break;
-            }
-            for (step, begins) in [(i - 1, false), (i, true), (i, false), (i + 1, true)] {
-                let step = &mut steps[step];
-                if begins {
-                    step.a.0 -= 1;
-                    step.b.0 -= 1;
-                } else {
-                    step.a.1 -= 1;
-                    step.b.1 -= 1;
-                }
-            }
+        let (lines, (start, end)) = if is_addition { (b, block.b) } else { (a, block.a) };
+        let room = before.a.1 - before.a.0;
+        let mut possible = (1..=room.min(end - start)).take_while(|up| lines[start - up] == lines[end - up]);
+        let opens = |line: &str| line.trim_start() == "{";
+        if opens(lines[start]) {
+            continue;
         }
+        let Some(up) = possible.find(|up| opens(lines[start - up])) else { continue };
+        steps[i - 1].a.1 -= up;
+        steps[i - 1].b.1 -= up;
+        steps[i].a = (block.a.0 - up, block.a.1 - up);
+        steps[i].b = (block.b.0 - up, block.b.1 - up);
+        steps[i + 1].a.0 -= up;
+        steps[i + 1].b.0 -= up;
     }
 }
 

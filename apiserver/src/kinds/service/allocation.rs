@@ -57,7 +57,7 @@ enum Grant {
 
 /// Hands out cluster IPs and node ports around the commits of Services.
 #[derive(Debug)]
-pub struct ServiceAllocator {
+pub(crate) struct ServiceAllocator {
     ranges: ServiceRanges,
     /// The first address of the range, from which positions are counted.
     base: u128,
@@ -66,7 +66,7 @@ pub struct ServiceAllocator {
 
 impl ServiceAllocator {
     /// Everything free but the addresses that are no Service's: the network's own and, with IPv4, the broadcast address.
-    pub fn new(ranges: ServiceRanges) -> Self {
+    pub(crate) fn new(ranges: ServiceRanges) -> Self {
         /// Addresses that are handed out of a large network; enough for any cluster.
         const MAX_ADDRESSES: u64 = 1 << 20;
         let host_bits = u32::from(ranges.cluster_ips.max_prefix_len() - ranges.cluster_ips.prefix_len());
@@ -80,11 +80,6 @@ impl ServiceAllocator {
         let node_ports = NumberRange::new(ports, port_band);
         let base = number(ranges.cluster_ips.network());
         Self { ranges, base, taken: Arc::new(Mutex::new(Taken { cluster_ips, node_ports })) }
-    }
-
-    /// The address of the Service `kubernetes`: the first one.
-    pub fn kubernetes_ip(&self) -> IpAddr {
-        self.address(1)
     }
 
     fn address(&self, position: u64) -> IpAddr {
