@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
 use wherry_scheduler::cache::Cache;
 use wherry_scheduler::cycle::{Decision, cycle};
@@ -20,19 +21,25 @@ fn main() {
         for n in 0..nodes {
             let node = json!({
                 "metadata": { "name": format!("node-{n}"), "labels": { "zone": format!("zone-{}", n % 3) } },
-                "status": { "allocatable": { "cpu": "64", "memory": "256Gi", "pods": "100000" } },
+                "status": { "allocatable": { "cpu": "1M", "memory": "1Pi", "pods": "100M" } },
             });
             cache.set_node(Arc::new(serde_json::from_value(node).unwrap()));
         }
         let profile = Profile::default_plugins("default-scheduler");
+        let template: Pod = serde_json::from_value(json!({
+            "metadata": { "namespace": "default" },
+            "spec": { "containers": [{ "name": "main", "image": "a", "resources": {
+                "requests": { "cpu": "1m", "memory": "1Mi" },
+            } }] },
+        }))
+        .unwrap();
         let (mut count, mut start) = (0_u32, 0);
         let began = Instant::now();
         while began.elapsed() < TIME {
-            let pod = json!({
-                "metadata": { "name": format!("pod-{count}"), "namespace": "default", "uid": format!("{count}") },
-                "spec": { "containers": [{ "name": "main", "image": "a", "resources": { "requests": { "cpu": "1m", "memory": "1Mi" } } }] },
-            });
-            let pod = Arc::new(PodInfo::new(Arc::new(serde_json::from_value(pod).unwrap())));
+            let mut pod = template.clone();
+            pod.metadata.name = Some(format!("pod-{count}"));
+            pod.metadata.uid = Some(count.to_string());
+            let pod = Arc::new(PodInfo::new(Arc::new(pod)));
             match cycle(cache.snapshot(), &profile, &pod, start) {
                 Decision::Bind { node, evaluated } => {
                     start += evaluated;
