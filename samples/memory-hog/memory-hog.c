@@ -3,6 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Every block is kept here, so that no compiler takes it for something nobody needs. */
+static void *volatile last_block;
+
 int main(void) {
     const size_t step = 1 << 20;
     for (int taken = 1;; taken++) {
@@ -12,6 +15,7 @@ int main(void) {
             abort();
         }
         memset(block, 0x5a, step);
+        last_block = block;
         if (taken % 8 == 0) {
             printf("%d MiB\n", taken);
             fflush(stdout);

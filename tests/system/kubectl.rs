@@ -102,7 +102,7 @@ fn describe_shows_what_a_person_needs() {
     let pod = cluster.ok(&["get", "pods", "-o", "jsonpath={.items[0].metadata.name}"]);
     contains_all(
         &cluster.ok(&["describe", "pod", &pod]),
-        &["Node:             test-node/127.", "Status:           Running", "State:          Running", "QoS Class:                   Burstable", "Successfully assigned default/", "Started container"],
+        &["Node:                test-node/127.", "Status:              Running", "State:          Running", "QoS Class:                   Burstable", "Successfully assigned default/", "Started container"],
     );
     contains_all(
         &cluster.ok(&["describe", "deploy", "hello-http"]),

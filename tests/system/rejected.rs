@@ -35,7 +35,7 @@ fn wrong_manifests_are_refused_and_change_nothing() {
             new("matchLabels: {app: a}", "matchLabels: {app: b}"),
             "`selector` does not match template `labels`",
         ),
-        ("an over-long name", DEPLOYMENT.replace("NAME", &long_name), "must be no more than 253 bytes"),
+        ("an over-long name", DEPLOYMENT.replace("NAME", &long_name), "must be no more than 253 characters"),
         ("a name with capitals", DEPLOYMENT.replace("NAME", "Bad"), "a lowercase RFC 1123 subdomain must consist of"),
         (
             "an immutable field",
