@@ -1,5 +1,7 @@
 //! The fake keeps the promises that it stands in for.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -1,7 +1,6 @@
 //! Serving an HTTP guest: the host listens, and makes an instance for each request.
 
 use std::convert::Infallible;
-use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -257,31 +256,29 @@ async fn flatten(task: Option<tokio::task::JoinHandle<Result<(), String>>>) -> R
     }
 }
 
-fn run_request(
+async fn run_request(
     program: ProxyPre<ComponentGuest>,
     grants: Grants,
     request: Request<Incoming>,
     sender: oneshot::Sender<Result<Response<HyperOutgoingBody>, ErrorCode>>,
-) -> impl Future<Output = Result<(), String>> + Send {
-    async move {
-        let mut prepared = grants
-            .component_store(program.engine(), Sockets::Denied)
-            .map_err(|error| format!("cannot start: {error:#}"))?;
-        let store = &mut prepared.store;
-        let run = async {
-            let request = store.data_mut().http().new_incoming_request(Scheme::Http, request)?;
-            let response = store.data_mut().http().new_response_outparam(sender)?;
-            let instance = program.instantiate_async(&mut *store).await?;
-            instance.wasi_http_incoming_handler().call_handle(&mut *store, request, response).await
-        };
-        match run.await {
-            Ok(()) => Ok(()),
-            Err(error) if prepared.refused.load(Ordering::Relaxed) => {
-                let limit = grants.memory.limit_bytes().unwrap_or(0);
-                Err(bounded(&format!("memory limit of {limit} bytes exceeded: {error:?}")))
-            }
-            Err(error) => Err(bounded(&format!("{error:?}"))),
+) -> Result<(), String> {
+    let mut prepared = grants
+        .component_store(program.engine(), Sockets::Denied)
+        .map_err(|error| format!("cannot start: {error:#}"))?;
+    let store = &mut prepared.store;
+    let run = async {
+        let request = store.data_mut().http().new_incoming_request(Scheme::Http, request)?;
+        let response = store.data_mut().http().new_response_outparam(sender)?;
+        let instance = program.instantiate_async(&mut *store).await?;
+        instance.wasi_http_incoming_handler().call_handle(&mut *store, request, response).await
+    };
+    match run.await {
+        Ok(()) => Ok(()),
+        Err(error) if prepared.refused.load(Ordering::Relaxed) => {
+            let limit = grants.memory.limit_bytes().unwrap_or(0);
+            Err(bounded(&format!("memory limit of {limit} bytes exceeded: {error:?}")))
         }
+        Err(error) => Err(bounded(&format!("{error:?}"))),
     }
 }
 

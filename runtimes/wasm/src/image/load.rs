@@ -179,7 +179,7 @@ impl ImageStore {
         let manifest = ingest(&self.ingest_dir(), "the manifest", manifest_reader, MAX_JSON_BYTES)?;
         let created_at = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         let record = ImageRecord {
-            names: name.filter(|name| name.tag().is_some()).map(|name| tagged(name)).into_iter().collect(),
+            names: name.filter(|name| name.tag().is_some()).map(tagged).into_iter().collect(),
             digests: name.map(|name| name.with_digest(&manifest.digest)).into_iter().collect(),
             id: manifest.digest.clone(),
             wasm_digest: wasm.digest.clone(),

@@ -1,5 +1,7 @@
 //! The WebAssembly runtime, seen through the runtime interface: the suite, and what only guests do.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod commands;
 mod fixture;
 mod http;
