@@ -3,7 +3,11 @@
 //!
 //! Everything runs on this machine's loopback addresses; loops are bounded. With `wasmtime` on the PATH, requests per second
 //! are measured beside `wasmtime serve` in the same run, by turns.
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement that meets an error has no result")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a measurement that meets an error has no result"
+)]
 
 use std::{
     net::SocketAddr,
@@ -16,7 +20,10 @@ use k8s_openapi::api::{
     apps::v1::Deployment,
     core::v1::{Node, Pod, Service},
 };
-use kube::{Api, Client, api::{DeleteParams, ListParams, PostParams}};
+use kube::{
+    Api, Client,
+    api::{DeleteParams, ListParams, PostParams},
+};
 use serde_json::json;
 
 const PODS: i32 = 500;
@@ -39,7 +46,16 @@ impl Cluster {
             .arg("up")
             .arg("--data-dir")
             .arg(directory.path().join("data"))
-            .args(["--listen", "127.0.0.1:0", "--kubelet-port", "0", "--node-name", "bench", "--log", "error"])
+            .args([
+                "--listen",
+                "127.0.0.1:0",
+                "--kubelet-port",
+                "0",
+                "--node-name",
+                "bench",
+                "--log",
+                "error",
+            ])
             .args(["--pod-cidr", "127.230.0.0/17", "--service-cidr", "127.230.128.0/17"])
             .stdout(Stdio::null())
             .spawn()
@@ -64,18 +80,23 @@ impl Cluster {
     }
 
     async fn try_ready(&self) -> Option<Client> {
-        let client = wherry_client::connect::from_kubeconfig(&self.data_dir().join("kubeconfig.yaml")).await.ok()?;
+        let client =
+            wherry_client::connect::from_kubeconfig(&self.data_dir().join("kubeconfig.yaml")).await.ok()?;
         let ready = http::Request::get("/readyz").body(Vec::new()).ok()?;
         client.request_text(ready).await.ok()?;
         let nodes = Api::<Node>::all(client.clone()).list(&ListParams::default()).await.ok()?;
         let conditions = nodes.items.first()?.status.as_ref()?.conditions.as_ref()?;
-        conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True").then_some(client)
+        conditions
+            .iter()
+            .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+            .then_some(client)
     }
 
     /// Both processes: the node and the Wasm runtime.
     fn processes(&self) -> Vec<u32> {
         let mut all = vec![self.process.id()];
-        let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.process.id())).unwrap_or_default();
+        let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.process.id()))
+            .unwrap_or_default();
         all.extend(children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
         // The runtime may have been spawned by another thread than the first.
         for entry in std::fs::read_dir(format!("/proc/{}/task", self.process.id())).unwrap().flatten() {
@@ -144,7 +165,11 @@ async fn run() {
     let ticks = cluster.cpu_ticks();
     tokio::time::sleep(Duration::from_secs(20)).await;
     let busy = (cluster.cpu_ticks() - ticks) as f64 / 100.0 / 20.0 * 100.0;
-    row("idle memory (PSS), no pods, both processes", &format!("{:.1} MiB", idle_kib as f64 / 1024.0), "< 60 MB");
+    row(
+        "idle memory (PSS), no pods, both processes",
+        &format!("{:.1} MiB", idle_kib as f64 / 1024.0),
+        "< 60 MB",
+    );
     row("idle CPU, of one core", &format!("{busy:.2} %"), "< 1 %");
 
     let guest = Path::new(env!("CARGO_MANIFEST_DIR")).join("samples/hello-http/hello-http.wasm");
@@ -186,7 +211,9 @@ fn deployment(name: &str, replicas: i32) -> Deployment {
 /// One request; true if it was answered with 200.
 fn is_answered(address: SocketAddr) -> bool {
     use std::io::{Read as _, Write as _};
-    let Ok(mut stream) = std::net::TcpStream::connect_timeout(&address, Duration::from_secs(1)) else { return false };
+    let Ok(mut stream) = std::net::TcpStream::connect_timeout(&address, Duration::from_secs(1)) else {
+        return false;
+    };
     let mut answer = [0; 12];
     stream.write_all(b"GET / HTTP/1.1\r\nhost: b\r\nconnection: close\r\n\r\n").is_ok()
         && stream.read_exact(&mut answer).is_ok()
@@ -249,13 +276,21 @@ async fn density(client: &Client, cluster: &Cluster, idle_kib: u64) -> SocketAdd
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let seconds = started.elapsed().as_secs_f64();
-    row(&format!("{PODS} pods, POST to all Ready"), &format!("{:.0} pods/s", f64::from(PODS) / seconds), ">= 500/s");
+    row(
+        &format!("{PODS} pods, POST to all Ready"),
+        &format!("{:.0} pods/s", f64::from(PODS) / seconds),
+        ">= 500/s",
+    );
     tokio::time::sleep(Duration::from_secs(5)).await;
     let all_kib = cluster.memory_kib().saturating_sub(idle_kib);
     let runtime_kib: u64 =
         cluster.processes().into_iter().skip(1).map(|pid| proc_field(pid, "smaps_rollup", "Pss:")).sum();
     row("memory per pod, whole cluster", &format!("{:.0} KiB", all_kib as f64 / f64::from(PODS)), "");
-    row("memory per pod, Wasm runtime alone (its base included)", &format!("{:.0} KiB", runtime_kib as f64 / f64::from(PODS)), "< 100 KB");
+    row(
+        "memory per pod, Wasm runtime alone (its base included)",
+        &format!("{:.0} KiB", runtime_kib as f64 / f64::from(PODS)),
+        "< 100 KB",
+    );
     let one = pods.list(&ListParams::default().labels("app=dense").limit(1)).await.unwrap().items.remove(0);
     format!("{}:8080", one.status.unwrap().pod_ip.unwrap()).parse().unwrap()
 }
@@ -289,7 +324,9 @@ async fn throughput(address: SocketAddr, guest: &Path) {
     let (ours, theirs) = (sorted(ours), sorted(theirs));
     match (ours.get(ours.len() / 2), theirs.get(theirs.len() / 2)) {
         (None, _) => println!("requests per second: not measured, `hey` is not installed"),
-        (Some(ours), None) => row("requests per second, one pod (no wasmtime to compare)", &format!("{ours:.0}/s"), ""),
+        (Some(ours), None) => {
+            row("requests per second, one pod (no wasmtime to compare)", &format!("{ours:.0}/s"), "")
+        }
         (Some(ours), Some(theirs)) => {
             let text = format!("{ours:.0}/s, {:.2} x", ours / theirs);
             row(&format!("requests per second, beside wasmtime serve ({theirs:.0}/s)"), &text, ">= 0.9 x");

@@ -199,8 +199,10 @@ fn start_components(
     supervisor: &mut Supervisor,
 ) -> anyhow::Result<()> {
     let client = client_of(api, &ClientIdentity::Controllers);
-    let config =
-        wherry_controllers::Config { root_ca_pem: Some(pki.ca_pem().to_owned()), ..wherry_controllers::Config::default() };
+    let config = wherry_controllers::Config {
+        root_ca_pem: Some(pki.ca_pem().to_owned()),
+        ..wherry_controllers::Config::default()
+    };
     supervisor.spawn("controllers", move |lifecycle| {
         let (client, config) = (client.clone(), config.clone());
         Box::pin(async move { Ok(wherry_controllers::run(client, config, lifecycle).await?) })

@@ -60,7 +60,9 @@ impl DataDir {
             None if nix::unistd::geteuid().is_root() => PathBuf::from("/var/lib/wherry"),
             None => match std::env::var_os("XDG_DATA_HOME") {
                 Some(data) if Path::new(&data).is_absolute() => PathBuf::from(data).join("wherry"),
-                _ => PathBuf::from(std::env::var_os("HOME").ok_or(Error::NoHome)?).join(".local/share/wherry"),
+                _ => {
+                    PathBuf::from(std::env::var_os("HOME").ok_or(Error::NoHome)?).join(".local/share/wherry")
+                }
             },
         };
         let root = std::path::absolute(&root).map_err(|source| Error::Unusable { path: root, source })?;
@@ -76,19 +78,28 @@ impl DataDir {
         DirBuilder::new().recursive(true).mode(0o755).create(&self.root).map_err(unusable)?;
         DirBuilder::new().recursive(true).mode(0o755).create(self.run()).map_err(unusable)?;
         let path = self.run().join(format!("{what}.lock"));
-        let mut file =
-            OpenOptions::new().create(true).read(true).write(true).truncate(false).open(path).map_err(unusable)?;
+        let mut file = OpenOptions::new()
+            .create(true)
+            .read(true)
+            .write(true)
+            .truncate(false)
+            .open(path)
+            .map_err(unusable)?;
         let mut owner = String::new();
         file.read_to_string(&mut owner).map_err(unusable)?;
         let mut file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(file) => file,
             Err((_, _)) => {
                 let owner = owner.trim();
-                let owner = if owner.is_empty() { "another process".to_owned() } else { format!("process {owner}") };
+                let owner =
+                    if owner.is_empty() { "another process".to_owned() } else { format!("process {owner}") };
                 return Err(Error::InUse { path: self.root.clone(), owner });
             }
         };
-        file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(unusable)?;
+        file.set_len(0)
+            .and_then(|()| file.rewind())
+            .and_then(|()| writeln!(file, "{}", std::process::id()))
+            .map_err(unusable)?;
         Ok(Lock { _file: file })
     }
 

@@ -20,7 +20,8 @@ pub enum Format {
 /// # Errors
 /// The filter cannot be parsed, or logging was started before.
 pub fn start(filter: &str, format: Format) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(filter).with_context(|| format!("--log {filter:?} is not a log filter"))?;
+    let filter =
+        EnvFilter::try_new(filter).with_context(|| format!("--log {filter:?} is not a log filter"))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     let started = match format {
         Format::Text => builder.with_ansi(io::stderr().is_terminal()).compact().try_init(),

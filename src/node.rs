@@ -42,8 +42,9 @@ impl Node {
         let serving = pki
             .kubelet_serving(&self.node_name, &[self.node_ip.to_string()])
             .context("cannot make the kubelet's certificate")?;
-        let runtime = wherry_runtime_cri::Client::connect(&format!("unix://{}", self.runtime_socket.display()))
-            .context("cannot use the wasm runtime's socket")?;
+        let runtime =
+            wherry_runtime_cri::Client::connect(&format!("unix://{}", self.runtime_socket.display()))
+                .context("cannot use the wasm runtime's socket")?;
         Ok(wherry_kubelet::Config {
             node_name: self.node_name.clone(),
             node_ip: self.node_ip,

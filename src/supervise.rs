@@ -153,7 +153,12 @@ async fn keep_running(
         if started.elapsed() >= STABLE_AFTER {
             pause = FIRST_PAUSE;
         }
-        tracing::error!(component = name, reason, restart_in_ms = pause.as_millis(), "component ended; it is started again");
+        tracing::error!(
+            component = name,
+            reason,
+            restart_in_ms = pause.as_millis(),
+            "component ended; it is started again"
+        );
         board.set(name, State::Down(format!("restarting: {reason}")));
         tokio::select! {
             () = shutdown.cancelled() => break,

@@ -10,4 +10,5 @@ pub const COMMIT: &str = env!("WHERRY_COMMIT");
 pub const KUBERNETES: &str = "v1.36.0";
 
 /// What `wherry --version` prints after the name.
-pub const LONG: &str = concat!(env!("CARGO_PKG_VERSION"), " (commit ", env!("WHERRY_COMMIT"), ", Kubernetes v1.36.0)");
+pub const LONG: &str =
+    concat!(env!("CARGO_PKG_VERSION"), " (commit ", env!("WHERRY_COMMIT"), ", Kubernetes v1.36.0)");

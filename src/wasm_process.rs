@@ -4,9 +4,11 @@
 //! guests go on while the node is away, and the next node adopts them by the socket.
 
 use std::{
-    fs,
-    io,
-    os::{fd::OwnedFd, unix::{net::UnixStream, process::CommandExt as _}},
+    fs, io,
+    os::{
+        fd::OwnedFd,
+        unix::{net::UnixStream, process::CommandExt as _},
+    },
     path::PathBuf,
     process::{Command, Stdio},
     time::{Duration, Instant},
@@ -67,7 +69,10 @@ impl WasmProcess {
     /// The process cannot be started, does not answer, or ended early.
     pub async fn run(self, lifecycle: Lifecycle) -> Result<(), Error> {
         if let Some(pid) = self.serving() {
-            tracing::info!(pid = pid.as_raw(), "the wasm runtime of a former run is still there; its guests are kept");
+            tracing::info!(
+                pid = pid.as_raw(),
+                "the wasm runtime of a former run is still there; its guests are kept"
+            );
             lifecycle.readiness.set_ready();
             return self.watch_over(pid, &lifecycle).await;
         }
@@ -137,7 +142,10 @@ impl WasmProcess {
 }
 
 /// The descriptor as something to wait for.
-#[expect(deprecated, reason = "an OwnedFd has one descriptor for life, which is what the safe constructor cannot know of all types")]
+#[expect(
+    deprecated,
+    reason = "an OwnedFd has one descriptor for life, which is what the safe constructor cannot know of all types"
+)]
 fn watched(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::new(descriptor)
 }

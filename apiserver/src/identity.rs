@@ -31,8 +31,11 @@ impl Identity {
         I: IntoIterator<Item = S>,
         S: Into<String>,
     {
-        let mut identity =
-            Self { user: user.into(), groups: groups.into_iter().map(Into::into).collect(), ..Self::default() };
+        let mut identity = Self {
+            user: user.into(),
+            groups: groups.into_iter().map(Into::into).collect(),
+            ..Self::default()
+        };
         if identity.user != ANONYMOUS && !identity.is_in(AUTHENTICATED) {
             identity.groups.push(AUTHENTICATED.to_owned());
         }

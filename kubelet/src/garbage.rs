@@ -31,7 +31,9 @@ pub(crate) async fn collect(kubelet: Arc<Kubelet>) -> std::convert::Infallible {
     loop {
         tokio::time::sleep(INTERVAL).await;
         for runtime in kubelet.runtimes.all() {
-            let Ok(containers) = runtime.service.list_containers(&ContainerFilter::default()).await else { continue };
+            let Ok(containers) = runtime.service.list_containers(&ContainerFilter::default()).await else {
+                continue;
+            };
             for id in removable(&containers) {
                 if let Err(error) = runtime.service.remove_container(&id).await {
                     tracing::debug!(%error, container = %id, "dead container cannot be removed");
@@ -77,9 +79,10 @@ async fn remove_directories(kubelet: &Arc<Kubelet>) {
     let workers = kubelet.clone();
     let work = tokio::task::spawn_blocking(move || {
         let is_orphan = |uid: &str| !known.contains(uid) && workers.workers.get(uid).is_none();
-        for path in orphaned(&pods, |name| is_orphan(name)).into_iter().chain(orphaned(&logs, |name| {
-            name.rsplit_once('_').is_some_and(|(_, uid)| is_orphan(uid))
-        })) {
+        for path in orphaned(&pods, |name| is_orphan(name))
+            .into_iter()
+            .chain(orphaned(&logs, |name| name.rsplit_once('_').is_some_and(|(_, uid)| is_orphan(uid))))
+        {
             if let Err(error) = crate::volumes::mount::tear_down(&path) {
                 tracing::debug!(%error, path = %path.display(), "directory cannot be removed");
             }

@@ -86,13 +86,14 @@ impl Kubelet {
         reason: &str,
         message: impl Into<String>,
     ) {
-        let is_init =
-            pod.spec.as_ref().and_then(|s| s.init_containers.as_ref()).is_some_and(|c| c.iter().any(|c| c.name == container));
+        let is_init = pod
+            .spec
+            .as_ref()
+            .and_then(|s| s.init_containers.as_ref())
+            .is_some_and(|c| c.iter().any(|c| c.name == container));
         let list = if is_init { "initContainers" } else { "containers" };
-        let reference = ObjectReference {
-            field_path: Some(format!("spec.{list}{{{container}}}")),
-            ..pod_reference(pod)
-        };
+        let reference =
+            ObjectReference { field_path: Some(format!("spec.{list}{{{container}}}")), ..pod_reference(pod) };
         self.recorder.event(&reference, kind, reason, message.into());
     }
 

@@ -65,7 +65,13 @@ struct Kind<K> {
 
 impl<K> Kind<K>
 where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + Debug
+        + DeserializeOwned
+        + Send
+        + Sync
+        + 'static,
 {
     fn register(&self, pod_uid: &str, namespace: &str, name: &str) -> watch::Receiver<Known<K>> {
         let mut entries = lock(&self.entries);
@@ -136,7 +142,8 @@ async fn follow<K>(
         let fresh = Some(known);
         let is_first = sender.borrow().is_none();
         let is_change = sender.send_if_modified(|known| {
-            let differs = known.is_none() || version(known) != version(&fresh) || matches!(fresh, Some(Err(_)));
+            let differs =
+                known.is_none() || version(known) != version(&fresh) || matches!(fresh, Some(Err(_)));
             known.clone_from(&fresh);
             differs
         });
@@ -198,7 +205,12 @@ pub(crate) struct Objects {
 }
 
 impl Objects {
-    pub(crate) fn new(client: &Client, tasks: &TaskTracker, shutdown: &CancellationToken, on_change: OnChange) -> Self {
+    pub(crate) fn new(
+        client: &Client,
+        tasks: &TaskTracker,
+        shutdown: &CancellationToken,
+        on_change: OnChange,
+    ) -> Self {
         Self {
             config_maps: Kind {
                 client: client.clone(),
@@ -224,9 +236,10 @@ impl Objects {
         namespace: &str,
         references: &References,
     ) -> Result<Sources, ObjectError> {
-        let config_maps = futures::future::try_join_all(references.config_maps.iter().map(|name| async move {
-            Ok::<_, ObjectError>((name.clone(), self.config_maps.get(pod_uid, namespace, name).await?))
-        }));
+        let config_maps =
+            futures::future::try_join_all(references.config_maps.iter().map(|name| async move {
+                Ok::<_, ObjectError>((name.clone(), self.config_maps.get(pod_uid, namespace, name).await?))
+            }));
         let secrets = futures::future::try_join_all(references.secrets.iter().map(|name| async move {
             Ok::<_, ObjectError>((name.clone(), self.secrets.get(pod_uid, namespace, name).await?))
         }));

@@ -43,7 +43,8 @@ pub(crate) async fn follow(
             // Something may have happened while nobody listened.
             None => relist(&kubelet, &runtime, &mut last).await,
         }
-        let mut ticker = tokio::time::interval_at(tokio::time::Instant::now() + RELIST_INTERVAL, RELIST_INTERVAL);
+        let mut ticker =
+            tokio::time::interval_at(tokio::time::Instant::now() + RELIST_INTERVAL, RELIST_INTERVAL);
         loop {
             tokio::select! {
                 () = kubelet.shutdown.cancelled() => return,
@@ -128,7 +129,10 @@ async fn remove_pod(kubelet: &Kubelet, runtime: &NodeRuntime, uid: &str) {
 }
 
 /// Reads what runs already, so that workers take it over instead of starting it anew.
-pub(crate) async fn adopt(kubelet: &Kubelet, runtime: &Arc<NodeRuntime>) -> Result<(), wherry_runtimes::Error> {
+pub(crate) async fn adopt(
+    kubelet: &Kubelet,
+    runtime: &Arc<NodeRuntime>,
+) -> Result<(), wherry_runtimes::Error> {
     let sandboxes = runtime.service.list_pod_sandbox(&PodSandboxFilter::default()).await?;
     let containers = runtime.service.list_containers(&ContainerFilter::default()).await?;
     let mut pods: HashMap<String, PodObserved> = HashMap::new();

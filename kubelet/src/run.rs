@@ -33,7 +33,8 @@ pub async fn run(client: Client, config: Config, lifecycle: Lifecycle) -> Result
     let runtimes = NodeRuntimes::connect(&config).await?;
     if !config.pod_cidr.is_empty() {
         for runtime in runtimes.all() {
-            let network = RuntimeConfig { network_config: NetworkConfig { pod_cidr: config.pod_cidr.clone() } };
+            let network =
+                RuntimeConfig { network_config: NetworkConfig { pod_cidr: config.pod_cidr.clone() } };
             runtime
                 .service
                 .update_runtime_config(network)
@@ -54,7 +55,8 @@ pub async fn run(client: Client, config: Config, lifecycle: Lifecycle) -> Result
         pods: pods.clone(),
         services: informers.of::<Service>(),
         runtime_classes: informers.of::<RuntimeClass>(),
-        own_node: informers.of_selected::<Node>(Selection::fields(format!("metadata.name={}", config.node_name))),
+        own_node: informers
+            .of_selected::<Node>(Selection::fields(format!("metadata.name={}", config.node_name))),
         allocatable: node::allocatable(&config, &machine),
         node_facts: NodeFacts {
             cluster_dns: config.cluster_dns.iter().map(ToString::to_string).collect(),
@@ -84,7 +86,9 @@ pub async fn run(client: Client, config: Config, lifecycle: Lifecycle) -> Result
     }
     futures::future::join_all(subscriptions).await;
     for runtime in kubelet.runtimes.all() {
-        pleg::adopt(&kubelet, runtime).await.map_err(|source| Error::Runtime { verb: "ListContainers", source })?;
+        pleg::adopt(&kubelet, runtime)
+            .await
+            .map_err(|source| Error::Runtime { verb: "ListContainers", source })?;
     }
     let (registered, mut is_registered) = tokio::sync::watch::channel(false);
     tasks.spawn(node::report(kubelet.clone(), machine, port, registered));

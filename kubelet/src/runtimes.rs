@@ -127,7 +127,11 @@ pub(crate) fn container_observed(status: &ContainerStatus, sandbox_id: &str) -> 
         reason: status.reason.clone(),
         message: status.message.clone(),
         image,
-        image_id: if status.image_ref.is_empty() { status.image_id.clone() } else { status.image_ref.clone() },
+        image_id: if status.image_ref.is_empty() {
+            status.image_id.clone()
+        } else {
+            status.image_ref.clone()
+        },
         hash: annotation(labels::CONTAINER_HASH),
         log_path: status.log_path.clone(),
         ..ContainerObserved::default()

@@ -79,7 +79,8 @@ pub(crate) fn static_pod(manifest: &[u8], source: &str, node_name: &str) -> Resu
     hasher.update(manifest);
     let hash: String = hasher.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
     pod.metadata.name = Some(format!("{name}-{node_name}"));
-    pod.metadata.namespace = Some(pod.metadata.namespace.filter(|n| !n.is_empty()).unwrap_or_else(|| "default".to_owned()));
+    pod.metadata.namespace =
+        Some(pod.metadata.namespace.filter(|n| !n.is_empty()).unwrap_or_else(|| "default".to_owned()));
     pod.metadata.uid = Some(hash.clone());
     let annotations = pod.metadata.annotations.get_or_insert_default();
     annotations.insert(labels::CONFIG_HASH.to_owned(), hash);
@@ -88,7 +89,11 @@ pub(crate) fn static_pod(manifest: &[u8], source: &str, node_name: &str) -> Resu
     spec.node_name = Some(node_name.to_owned());
     spec.enable_service_links.get_or_insert(true);
     spec.termination_grace_period_seconds.get_or_insert(30);
-    let everything = Toleration { operator: Some("Exists".to_owned()), effect: Some("NoExecute".to_owned()), ..Toleration::default() };
+    let everything = Toleration {
+        operator: Some("Exists".to_owned()),
+        effect: Some("NoExecute".to_owned()),
+        ..Toleration::default()
+    };
     spec.tolerations.get_or_insert_default().push(everything);
     pod.status = None;
     Ok(pod)
@@ -188,12 +193,16 @@ async fn mirror(kubelet: &Arc<Kubelet>, wanted: &BTreeMap<String, Arc<Pod>>) {
     let mirrors = kubelet.static_pods.mirrors();
     for ((namespace, name), mirror) in &mirrors {
         let hash = mirror.metadata.annotations.as_ref().and_then(|a| a.get(labels::CONFIG_MIRROR));
-        let is_current = hash.is_some_and(|hash| wanted.contains_key(hash)) && mirror.metadata.deletion_timestamp.is_none();
+        let is_current = hash.is_some_and(|hash| wanted.contains_key(hash))
+            && mirror.metadata.deletion_timestamp.is_none();
         if !is_current {
             let api: Api<Pod> = Api::namespaced(kubelet.client.clone(), namespace);
             let params = DeleteParams {
                 grace_period_seconds: Some(0),
-                preconditions: Some(Preconditions { uid: mirror.metadata.uid.clone(), resource_version: None }),
+                preconditions: Some(Preconditions {
+                    uid: mirror.metadata.uid.clone(),
+                    resource_version: None,
+                }),
                 ..DeleteParams::default()
             };
             if let Err(error) = api.delete(name, &params).await {

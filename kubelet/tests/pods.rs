@@ -72,7 +72,8 @@ impl Node {
     }
 
     async fn config_map(&self, name: &str, data: Value) {
-        let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data});
+        let object =
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data});
         let api: Api<ConfigMap> = Api::namespaced(self.api.client(), "default");
         let object: ConfigMap = serde_json::from_value(object).unwrap();
         match api.get_opt(name).await.unwrap() {
@@ -125,7 +126,9 @@ impl Node {
 
 fn is_ready(status: &Value) -> bool {
     status["phase"] == "Running"
-        && status["conditions"].as_array().is_some_and(|c| c.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"))
+        && status["conditions"]
+            .as_array()
+            .is_some_and(|c| c.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"))
 }
 
 fn waiting_reason<'a>(status: &'a Value, index: usize) -> &'a str {
@@ -147,9 +150,16 @@ async fn a_bound_pod_becomes_running_and_ready_and_is_deleted_without_a_trace() 
     assert_eq!(status["hostIP"], "127.0.0.1");
     assert!(status["podIP"].as_str().unwrap().starts_with("127."));
     let container = &status["containerStatuses"][0];
-    assert_eq!((&container["ready"], &container["started"], &container["restartCount"]), (&json!(true), &json!(true), &json!(0)));
-    let types: Vec<&str> = status["conditions"].as_array().unwrap().iter().map(|c| c["type"].as_str().unwrap()).collect();
-    assert_eq!(types, ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"]);
+    assert_eq!(
+        (&container["ready"], &container["started"], &container["restartCount"]),
+        (&json!(true), &json!(true), &json!(0))
+    );
+    let types: Vec<&str> =
+        status["conditions"].as_array().unwrap().iter().map(|c| c["type"].as_str().unwrap()).collect();
+    assert_eq!(
+        types,
+        ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"]
+    );
     node.saw_event("Normal Pulling: Pulling image \"web:1\"").await;
     node.saw_event("Normal Created: Created container: c").await;
     node.saw_event("Normal Started: Started container c").await;
@@ -159,7 +169,10 @@ async fn a_bound_pod_becomes_running_and_ready_and_is_deleted_without_a_trace() 
     node.saw_event("Normal Killing: Stopping container c").await;
     assert!(node.runtime.list_containers(&ContainerFilter::default()).await.unwrap().is_empty());
     let is_empty = |path: &Path| std::fs::read_dir(path).unwrap().next().is_none();
-    assert!(is_empty(&node.directory.path().join("kubelet/pods")) && is_empty(&node.directory.path().join("logs")));
+    assert!(
+        is_empty(&node.directory.path().join("kubelet/pods"))
+            && is_empty(&node.directory.path().join("logs"))
+    );
     node.stop().await;
 }
 
@@ -179,7 +192,10 @@ async fn the_node_registers_with_what_the_machine_has() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let lease = &node.api.objects("/apis/coordination.k8s.io/v1/leases")[0];
-    assert_eq!((&lease["spec"]["holderIdentity"], &lease["spec"]["leaseDurationSeconds"]), (&json!("node-1"), &json!(40)));
+    assert_eq!(
+        (&lease["spec"]["holderIdentity"], &lease["spec"]["leaseDurationSeconds"]),
+        (&json!("node-1"), &json!(40))
+    );
     node.stop().await;
 }
 
@@ -187,7 +203,10 @@ async fn the_node_registers_with_what_the_machine_has() {
 async fn a_container_that_ends_is_restarted_with_back_off_and_shows_crash_loop() {
     let node = Node::start().await;
     let exit = Exit { code: 3, reason: String::new(), message: "it broke".to_owned() };
-    node.runtime.script("crash:1", Behaviour { exit: Some((Duration::from_millis(5), exit)), ..Behaviour::default() });
+    node.runtime.script(
+        "crash:1",
+        Behaviour { exit: Some((Duration::from_millis(5), exit)), ..Behaviour::default() },
+    );
     let pod = node.create("crash", one_container("crash:1")).await;
     let status = node.until("crash", "in back-off", |s| waiting_reason(s, 0) == "CrashLoopBackOff").await;
     let container = &status["containerStatuses"][0];
@@ -198,9 +217,15 @@ async fn a_container_that_ends_is_restarted_with_back_off_and_shows_crash_loop()
         format!("back-off 10s restarting failed container=c pod=crash_default({uid})")
     );
     let last = &container["lastState"]["terminated"];
-    assert_eq!((&last["exitCode"], &last["reason"], &last["message"]), (&json!(3), &json!("Error"), &json!("it broke")));
+    assert_eq!(
+        (&last["exitCode"], &last["reason"], &last["message"]),
+        (&json!(3), &json!("Error"), &json!("it broke"))
+    );
     assert_eq!(status["phase"], "Running");
-    node.saw_event(&format!("Warning BackOff: Back-off restarting failed container c in pod crash_default({uid})")).await;
+    node.saw_event(&format!(
+        "Warning BackOff: Back-off restarting failed container c in pod crash_default({uid})"
+    ))
+    .await;
     node.stop().await;
 }
 
@@ -209,7 +234,8 @@ async fn pods_that_are_not_restarted_succeed_or_fail_by_their_exit_codes() {
     let node = Node::start().await;
     for (name, code, phase) in [("good", 0, "Succeeded"), ("bad", 4, "Failed")] {
         let image = format!("{name}:1");
-        let behaviour = Behaviour { exit: Some((Duration::from_millis(5), Exit::code(code))), ..Behaviour::default() };
+        let behaviour =
+            Behaviour { exit: Some((Duration::from_millis(5), Exit::code(code))), ..Behaviour::default() };
         node.runtime.script(&image, behaviour);
         let mut spec = one_container(&image);
         spec["restartPolicy"] = json!("Never");
@@ -218,7 +244,9 @@ async fn pods_that_are_not_restarted_succeed_or_fail_by_their_exit_codes() {
         assert_eq!(status["containerStatuses"][0]["state"]["terminated"]["exitCode"], code);
         assert_eq!(status["containerStatuses"][0]["restartCount"], 0);
     }
-    let ready = |s: &Value| s["conditions"].as_array().unwrap().iter().find(|c| c["type"] == "Ready").unwrap()["reason"].clone();
+    let ready = |s: &Value| {
+        s["conditions"].as_array().unwrap().iter().find(|c| c["type"] == "Ready").unwrap()["reason"].clone()
+    };
     assert_eq!(ready(&node.until("good", "written", |s| s["phase"] == "Succeeded").await), "PodCompleted");
     node.pods().delete("good", &DeleteParams::default()).await.unwrap();
     node.gone("good").await;
@@ -229,7 +257,8 @@ async fn pods_that_are_not_restarted_succeed_or_fail_by_their_exit_codes() {
 async fn init_containers_run_in_order_before_the_others() {
     let node = Node::start().await;
     for image in ["first:1", "second:1"] {
-        let behaviour = Behaviour { exit: Some((Duration::from_millis(20), Exit::code(0))), ..Behaviour::default() };
+        let behaviour =
+            Behaviour { exit: Some((Duration::from_millis(20), Exit::code(0))), ..Behaviour::default() };
         node.runtime.script(image, behaviour);
     }
     let mut spec = one_container("main:1");
@@ -243,9 +272,13 @@ async fn init_containers_run_in_order_before_the_others() {
     assert_eq!(init[0]["state"]["terminated"]["reason"], "Completed");
     assert!(init[1]["state"]["running"].is_object());
     assert_eq!(init[2]["state"]["terminated"]["reason"], "Completed");
-    let finished = |index: usize| init[index]["state"]["terminated"]["finishedAt"].as_str().unwrap().to_owned();
+    let finished =
+        |index: usize| init[index]["state"]["terminated"]["finishedAt"].as_str().unwrap().to_owned();
     assert!(finished(0) <= init[1]["state"]["running"]["startedAt"].as_str().unwrap().to_owned());
-    assert!(finished(2) <= status["containerStatuses"][0]["state"]["running"]["startedAt"].as_str().unwrap().to_owned());
+    assert!(
+        finished(2)
+            <= status["containerStatuses"][0]["state"]["running"]["startedAt"].as_str().unwrap().to_owned()
+    );
     node.stop().await;
 }
 
@@ -256,9 +289,11 @@ async fn a_missing_config_map_is_said_and_the_pod_starts_as_soon_as_it_exists() 
     spec["containers"][0]["env"] =
         json!([{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "a"}}}]);
     node.create("web", spec).await;
-    let status =
-        node.until("web", "refused", |s| waiting_reason(s, 0) == "CreateContainerConfigError").await;
-    assert_eq!(status["containerStatuses"][0]["state"]["waiting"]["message"], "configmap \"settings\" not found");
+    let status = node.until("web", "refused", |s| waiting_reason(s, 0) == "CreateContainerConfigError").await;
+    assert_eq!(
+        status["containerStatuses"][0]["state"]["waiting"]["message"],
+        "configmap \"settings\" not found"
+    );
     node.saw_event("Warning Failed: Error: configmap \"settings\" not found").await;
     let asked = Instant::now();
     node.config_map("settings", json!({"a": "1"})).await;
@@ -326,7 +361,12 @@ async fn a_new_kubelet_takes_running_guests_over() {
     let after = node.until("web", "ready", is_ready).await;
     assert_eq!(before["containerStatuses"][0]["containerID"], after["containerStatuses"][0]["containerID"]);
     assert_eq!(ids(runtime.list_containers(&ContainerFilter::default()).await.unwrap()), running);
-    assert!(!runtime.calls().iter().any(|call| call.starts_with("CreateContainer") || call.starts_with("StopContainer")));
+    assert!(
+        !runtime
+            .calls()
+            .iter()
+            .any(|call| call.starts_with("CreateContainer") || call.starts_with("StopContainer"))
+    );
     // What was deleted while no kubelet ran is removed by the next one.
     let (api, runtime, directory) = node.stop().await;
     let pods: Api<Pod> = Api::namespaced(api.client(), "default");
@@ -348,7 +388,12 @@ async fn a_pod_that_does_not_fit_fails_with_the_reason() {
     node.create("big", spec).await;
     let status = node.until("big", "failed", |s| s["phase"] == "Failed").await;
     assert_eq!(status["reason"], "OutOfcpu");
-    assert!(status["message"].as_str().unwrap().starts_with("Pod was rejected: Node didn't have enough resource: cpu"));
+    assert!(
+        status["message"]
+            .as_str()
+            .unwrap()
+            .starts_with("Pod was rejected: Node didn't have enough resource: cpu")
+    );
     node.stop().await;
 }
 
@@ -365,7 +410,8 @@ async fn a_static_pod_runs_has_a_mirror_and_goes_with_its_manifest() {
     let directory = tempfile::tempdir().unwrap();
     let from = path.clone();
     let node =
-        Node::start_with(MockApi::new(), runtime, directory, |config| config.static_pod_dir = Some(from)).await;
+        Node::start_with(MockApi::new(), runtime, directory, |config| config.static_pod_dir = Some(from))
+            .await;
     node.until("static-node-1", "ready", is_ready).await;
     std::fs::remove_file(path.join("web.yaml")).unwrap();
     node.gone("static-node-1").await;
@@ -383,7 +429,13 @@ async fn http_server(is_healthy: Arc<std::sync::atomic::AtomicBool>) -> u16 {
     let port = listener.local_addr().unwrap().port();
     let router = axum::Router::new().fallback(move || {
         let is_healthy = is_healthy.load(std::sync::atomic::Ordering::SeqCst);
-        async move { if is_healthy { axum::http::StatusCode::OK } else { axum::http::StatusCode::INTERNAL_SERVER_ERROR } }
+        async move {
+            if is_healthy {
+                axum::http::StatusCode::OK
+            } else {
+                axum::http::StatusCode::INTERNAL_SERVER_ERROR
+            }
+        }
     });
     tokio::spawn(async move { axum::serve(listener, router).await });
     port
@@ -448,9 +500,11 @@ async fn a_dead_sandbox_is_replaced_and_its_containers_start_again() {
     let node = Node::start().await;
     node.create("web", one_container("web:1")).await;
     let before = node.until("web", "ready", is_ready).await;
-    let sandboxes = node.runtime.list_pod_sandbox(&wherry_runtimes::PodSandboxFilter::default()).await.unwrap();
+    let sandboxes =
+        node.runtime.list_pod_sandbox(&wherry_runtimes::PodSandboxFilter::default()).await.unwrap();
     node.runtime.break_sandbox(&sandboxes[0].id);
-    let is_new = |s: &Value| s["containerStatuses"][0]["containerID"] != before["containerStatuses"][0]["containerID"];
+    let is_new =
+        |s: &Value| s["containerStatuses"][0]["containerID"] != before["containerStatuses"][0]["containerID"];
     let after = node.until("web", "ready again", |s| is_ready(s) && is_new(s)).await;
     assert_eq!(after["containerStatuses"][0]["restartCount"], 1);
     node.stop().await;
@@ -544,16 +598,23 @@ async fn logs_are_had_from_the_node_api_by_those_who_may() {
     node.runtime.script("talks:1", Behaviour { output, exit, ..Behaviour::default() });
     node.create("web", one_container("talks:1")).await;
     node.until("web", "running", |s| s["phase"] == "Running").await;
-    let port = node.api.objects("/api/v1/nodes")[0]["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64().unwrap();
+    let port = node.api.objects("/api/v1/nodes")[0]["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"]
+        .as_u64()
+        .unwrap();
     let port = u16::try_from(port).unwrap();
-    let get = async |client: Option<&(String, String)>, path: &str| node_get(port, &certificates.ca_pem, client, path).await;
+    let get = async |client: Option<&(String, String)>, path: &str| {
+        node_get(port, &certificates.ca_pem, client, path).await
+    };
     let trusted = Some(&certificates.api_server);
 
     let followed = get(trusted, "/containerLogs/default/web/c?follow=true").await;
     assert_eq!(followed, (200, "hello\nworld\n".to_owned()), "ends with the container");
     node.until("web", "in back-off", |s| waiting_reason(s, 0) == "CrashLoopBackOff").await;
     assert_eq!(get(trusted, "/containerLogs/default/web/c?tailLines=1").await, (200, "world\n".to_owned()));
-    assert_eq!(get(trusted, "/containerLogs/default/web/c?previous=true&limitBytes=3").await, (200, "hel".to_owned()));
+    assert_eq!(
+        get(trusted, "/containerLogs/default/web/c?previous=true&limitBytes=3").await,
+        (200, "hel".to_owned())
+    );
     let refused = get(trusted, "/containerLogs/default/web/nope").await;
     assert_eq!(refused, (404, "container \"nope\" not found in pod \"web\"\n".to_owned()));
     assert_eq!(get(trusted, "/containerLogs/default/none/c").await.0, 404);

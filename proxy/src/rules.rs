@@ -120,7 +120,9 @@ fn add_service(ruleset: &mut Ruleset, service: &Service, slices: &[&EndpointSlic
             add_rule(ruleset, Frontend { protocol, address }, service, affinity, &internal);
         }
         let external = local(spec.external_traffic_policy.as_deref() == Some("Local"));
-        if let Some(node_port) = port.node_port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0) {
+        if let Some(node_port) =
+            port.node_port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0)
+        {
             for ip in &config.node_port_addresses {
                 let address = SocketAddr::new(*ip, node_port);
                 add_rule(ruleset, Frontend { protocol, address }, service, affinity, &external);
@@ -136,8 +138,11 @@ fn add_rule(
     affinity: Option<Duration>,
     endpoints: &BTreeSet<SocketAddr>,
 ) {
-    let endpoints: Vec<SocketAddr> =
-        endpoints.iter().filter(|endpoint| endpoint.is_ipv4() == frontend.address.is_ipv4()).copied().collect();
+    let endpoints: Vec<SocketAddr> = endpoints
+        .iter()
+        .filter(|endpoint| endpoint.is_ipv4() == frontend.address.is_ipv4())
+        .copied()
+        .collect();
     if !endpoints.is_empty() {
         let service = wherry_client::object_ref(service);
         ruleset.insert(frontend, Rule { service, affinity, endpoints });
@@ -262,7 +267,8 @@ mod tests {
     #[test]
     fn a_local_traffic_policy_keeps_to_the_node() {
         let spec = r#"{"clusterIP":"127.96.0.9","internalTrafficPolicy":"Local","ports":[{"port":80}]}"#;
-        let endpoints = r#"[{"addresses":["127.64.0.2"],"nodeName":"n1"},{"addresses":["127.64.1.2"],"nodeName":"n2"}]"#;
+        let endpoints =
+            r#"[{"addresses":["127.64.0.2"],"nodeName":"n1"},{"addresses":["127.64.1.2"],"nodeName":"n2"}]"#;
         let got = compute(&[service(spec)], &[slice(r#"[{"port":8080}]"#, endpoints)], &config());
         assert_eq!(printed(&got), ["tcp 127.96.0.9:80 -> 127.64.0.2:8080"]);
     }

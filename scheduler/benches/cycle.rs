@@ -1,5 +1,9 @@
 //! Scheduling cycles per second over 5,000 nodes, without a client: the decision alone. Prints figures and asserts none.
-#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark prints, and ends at the first failure")]
+#![expect(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a benchmark prints, and ends at the first failure"
+)]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

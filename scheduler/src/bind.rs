@@ -2,9 +2,9 @@
 
 use k8s_openapi::api::core::v1::{Binding, ObjectReference, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Client;
 use kube::api::{Api, PostParams};
 use kube::core::Status;
-use kube::Client;
 use wherry_client::is_not_found;
 
 use crate::pod_info::PodInfo;

@@ -22,9 +22,7 @@ impl HostPort {
     pub fn conflicts(&self, other: &Self) -> bool {
         self.port == other.port
             && self.protocol == other.protocol
-            && (self.address == other.address
-                || self.address == ANY_ADDRESS
-                || other.address == ANY_ADDRESS)
+            && (self.address == other.address || self.address == ANY_ADDRESS || other.address == ANY_ADDRESS)
     }
 }
 

@@ -40,8 +40,9 @@ impl PodInfo {
     /// Reads the pod.
     pub fn new(pod: Arc<Pod>) -> Self {
         let spec = pod.spec.as_ref();
-        let containers =
-            || spec.into_iter().flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers));
+        let containers = || {
+            spec.into_iter().flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers))
+        };
         Self {
             key: ObjectKey::of(&*pod),
             uid: pod.metadata.uid.clone().unwrap_or_default(),
@@ -51,7 +52,9 @@ impl PodInfo {
             host_ports: host_ports(&pod),
             required_nodes: spec.map(RequiredNodes::of).unwrap_or_default(),
             preferred_nodes: spec.map(PreferredTerm::all_of).unwrap_or_default(),
-            images: containers().filter_map(|container| Some(canonical_image(container.image.as_deref()?))).collect(),
+            images: containers()
+                .filter_map(|container| Some(canonical_image(container.image.as_deref()?)))
+                .collect(),
             container_count: containers().count(),
             pod,
         }

@@ -145,7 +145,8 @@ impl Queue {
     /// The pod whose turn it is. It is in flight until it is removed or comes back.
     pub fn pop(&mut self, now: Instant) -> Option<Arc<PodInfo>> {
         self.activate_due(now);
-        let key = self.pop_active().or_else(|| self.backing_off.first_key_value().map(|(_, key)| key.clone()))?;
+        let key =
+            self.pop_active().or_else(|| self.backing_off.first_key_value().map(|(_, key)| key.clone()))?;
         self.put(&key, Place::InFlight);
         let queued = self.pods.get_mut(&key)?;
         queued.attempts = queued.attempts.saturating_add(1);

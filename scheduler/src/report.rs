@@ -26,7 +26,9 @@ pub(crate) async fn failed(client: &Client, recorder: &EventRecorder, pod: &PodI
     }
     let message = failure.to_string();
     recorder.event(&object_ref(&*pod.pod), EventType::Warning, "FailedScheduling", message.clone());
-    let Some(condition) = changed_condition(&pod.pod, reason(failure), message, Timestamp::now()) else { return };
+    let Some(condition) = changed_condition(&pod.pod, reason(failure), message, Timestamp::now()) else {
+        return;
+    };
     let patch = json!({ "metadata": { "uid": pod.uid }, "status": { "conditions": [condition] } });
     let api: Api<Pod> = Api::namespaced(client.clone(), &pod.key.namespace);
     match api.patch_status(&pod.key.name, &PatchParams::default(), &Patch::Strategic(patch)).await {

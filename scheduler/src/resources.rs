@@ -101,8 +101,7 @@ pub fn pod_weight(pod: &Pod) -> Weight {
     let Some(spec) = pod.spec.as_ref() else { return Weight::default() };
     let sum = sum_of(spec, |container| {
         let mut requests = container_requests(container);
-        let asked =
-            container.resources.as_ref().and_then(|resources| resources.requests.as_ref());
+        let asked = container.resources.as_ref().and_then(|resources| resources.requests.as_ref());
         let asks_for = |name| asked.is_some_and(|asked| asked.contains_key(name));
         if !asks_for("cpu") {
             requests.cpu_millicores = DEFAULT_MILLI_CPU;

@@ -208,9 +208,11 @@ impl Scheduler {
         state.queue.retry_if(Instant::now(), |pod, rejection| {
             let Some(speaker) = self.speaker(pod) else { return false };
             rejection.plugins.is_empty()
-                || speaker.profile.filters.iter().any(|filter| {
-                    rejection.plugins.contains(filter.name()) && filter.may_help(pod, event)
-                })
+                || speaker
+                    .profile
+                    .filters
+                    .iter()
+                    .any(|filter| rejection.plugins.contains(filter.name()) && filter.may_help(pod, event))
         });
     }
 
@@ -228,7 +230,9 @@ impl Scheduler {
 fn is_different_node(old: &Node, new: &Node) -> bool {
     let spec = |node: &Node| node.spec.as_ref().map(|spec| (spec.unschedulable, spec.taints.clone()));
     let allocatable = |node: &Node| node.status.as_ref().and_then(|status| status.allocatable.clone());
-    old.metadata.labels != new.metadata.labels || spec(old) != spec(new) || allocatable(old) != allocatable(new)
+    old.metadata.labels != new.metadata.labels
+        || spec(old) != spec(new)
+        || allocatable(old) != allocatable(new)
 }
 
 async fn sleep_until(until: Option<Instant>) {

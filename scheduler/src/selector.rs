@@ -59,18 +59,14 @@ impl RequiredNodes {
             .and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution.as_ref());
         Self {
             labels: spec.node_selector.clone().unwrap_or_default(),
-            terms: required
-                .map(|required| required.node_selector_terms.iter().map(Term::new).collect()),
+            terms: required.map(|required| required.node_selector_terms.iter().map(Term::new).collect()),
         }
     }
 
     /// Whether a node with this name and these labels will do.
     pub fn matches(&self, name: &str, labels: &Labels) -> bool {
         self.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
-            && self
-                .terms
-                .as_ref()
-                .is_none_or(|terms| terms.iter().any(|term| term.matches(name, labels)))
+            && self.terms.as_ref().is_none_or(|terms| terms.iter().any(|term| term.matches(name, labels)))
     }
 
     /// The only nodes that can match, if every term names nodes, as the pods of DaemonSets do.
@@ -105,8 +101,7 @@ impl PreferredTerm {
 
 impl Term {
     fn new(term: &NodeSelectorTerm) -> Self {
-        let requirements =
-            |list: &Option<Vec<_>>| list.iter().flatten().map(Requirement::new).collect();
+        let requirements = |list: &Option<Vec<_>>| list.iter().flatten().map(Requirement::new).collect();
         Self { labels: requirements(&term.match_expressions), fields: requirements(&term.match_fields) }
     }
 
@@ -116,7 +111,9 @@ impl Term {
             return false;
         }
         let field = |key: &str| (key == NAME_FIELD).then_some(name);
-        self.labels.iter().all(|requirement| requirement.matches(labels.get(&requirement.key).map(String::as_str)))
+        self.labels
+            .iter()
+            .all(|requirement| requirement.matches(labels.get(&requirement.key).map(String::as_str)))
             && self.fields.iter().all(|requirement| requirement.matches(field(&requirement.key)))
     }
 
@@ -186,8 +183,9 @@ mod tests {
 
     #[test]
     fn nodes_are_selected_as_kubernetes_selects_them() {
-        let labels: Labels =
-            [("disk", "ssd"), ("cores", "8"), ("zone", "a")].map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+        let labels: Labels = [("disk", "ssd"), ("cores", "8"), ("zone", "a")]
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+            .into();
         let none = json!({});
         let one = |expression: Value| json!([{ "matchExpressions": [expression] }]);
         for (told, selector, terms, expected) in [
@@ -206,16 +204,36 @@ mod tests {
             ("Gt equal", none.clone(), one(expression("cores", "Gt", &["8"])), false),
             ("Lt", none.clone(), one(expression("cores", "Lt", &["9"])), true),
             ("Lt of no number", none.clone(), one(expression("zone", "Lt", &["9"])), false),
-            ("any term", none.clone(), json!([
-                { "matchExpressions": [expression("zone", "In", &["b"])] },
-                { "matchExpressions": [expression("disk", "In", &["ssd"])] },
-            ]), true),
-            ("all of a term", none.clone(), json!([{ "matchExpressions": [
+            (
+                "any term",
+                none.clone(),
+                json!([
+                    { "matchExpressions": [expression("zone", "In", &["b"])] },
+                    { "matchExpressions": [expression("disk", "In", &["ssd"])] },
+                ]),
+                true,
+            ),
+            (
+                "all of a term",
+                none.clone(),
+                json!([{ "matchExpressions": [
                 expression("zone", "In", &["b"]), expression("disk", "In", &["ssd"]),
-            ] }]), false),
+            ] }]),
+                false,
+            ),
             ("selector and terms", json!({ "disk": "hdd" }), one(expression("zone", "In", &["a"])), false),
-            ("by name", none.clone(), json!([{ "matchFields": [expression("metadata.name", "In", &["n1"])] }]), true),
-            ("not by name", none.clone(), json!([{ "matchFields": [expression("metadata.name", "NotIn", &["n1"])] }]), false),
+            (
+                "by name",
+                none.clone(),
+                json!([{ "matchFields": [expression("metadata.name", "In", &["n1"])] }]),
+                true,
+            ),
+            (
+                "not by name",
+                none.clone(),
+                json!([{ "matchFields": [expression("metadata.name", "NotIn", &["n1"])] }]),
+                false,
+            ),
         ] {
             assert_eq!(required(selector, terms).matches("n1", &labels), expected, "{told}");
         }
@@ -229,9 +247,12 @@ mod tests {
             (Value::Null, None),
             (json!([name(&["b"]), name(&["a", "b"])]), Some(vec!["a", "b"])),
             (json!([name(&["a"]), zone]), None),
-            (json!([{ "matchFields": [
+            (
+                json!([{ "matchFields": [
                 expression("metadata.name", "In", &["a", "b"]), expression("metadata.name", "In", &["b", "c"]),
-            ] }]), Some(vec!["b"])),
+            ] }]),
+                Some(vec!["b"]),
+            ),
         ] {
             assert_eq!(required(json!({}), terms.clone()).named_nodes(), expected, "{terms}");
         }

@@ -111,7 +111,8 @@ impl NodeInfo {
 }
 
 fn whole_number(quantity: &Quantity) -> usize {
-    let value = quantity.0.parse().map_or(0, |quantity: wherry_machinery::quantity::Quantity| quantity.value());
+    let value =
+        quantity.0.parse().map_or(0, |quantity: wherry_machinery::quantity::Quantity| quantity.value());
     usize::try_from(value).unwrap_or(0)
 }
 

@@ -89,7 +89,8 @@ impl Server {
             (&Method::POST, [.., "pods", name, "binding"]) => self.bind(name, &body),
             (&Method::PATCH, [.., "pods", name, "status"]) => (200, self.patch_status(name, &body)),
             (&Method::POST, [.., "events"]) => {
-                let told = format!("{} {}", body["reason"].as_str().unwrap(), body["message"].as_str().unwrap());
+                let told =
+                    format!("{} {}", body["reason"].as_str().unwrap(), body["message"].as_str().unwrap());
                 self.state.lock().unwrap().events.push(told);
                 (201, body)
             }
@@ -137,8 +138,11 @@ impl Server {
 
     fn bind(&self, name: &str, binding: &Value) -> (u16, Value) {
         let failure = |code: u16, reason: &str| {
-            (code, json!({ "apiVersion": "v1", "kind": "Status", "status": "Failure", "code": code,
-                "reason": reason, "message": "no" }))
+            (
+                code,
+                json!({ "apiVersion": "v1", "kind": "Status", "status": "Failure", "code": code,
+                "reason": reason, "message": "no" }),
+            )
         };
         let mut pod = self.get("pods", name);
         if pod.is_null() {

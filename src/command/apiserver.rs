@@ -41,7 +41,9 @@ impl Arguments {
             ("proxy.yaml", ClientIdentity::Proxy),
         ] {
             let path = data_dir.pki().join(file);
-            api.pki.write_kubeconfig(&path, &url, &identity).with_context(|| format!("cannot write {}", path.display()))?;
+            api.pki
+                .write_kubeconfig(&path, &url, &identity)
+                .with_context(|| format!("cannot write {}", path.display()))?;
         }
         tracing::info!(address = %api.address, kubeconfig = %data_dir.kubeconfig().display(), "the API is served");
         let stop = CancellationToken::new();

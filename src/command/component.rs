@@ -57,9 +57,9 @@ impl ClusterArguments {
 impl ControllersArguments {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let root_ca_pem = match &self.root_ca_file {
-            Some(path) => {
-                Some(std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?)
-            }
+            Some(path) => Some(
+                std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?,
+            ),
             None => None,
         };
         let client = self.cluster.client().await?;
@@ -76,12 +76,16 @@ impl ProxyArguments {
         let client = self.cluster.client().await?;
         let node_name = self.node_name.map_or_else(node::host_name, Ok)?;
         let config = wherry_proxy::Config { node_name, node_port_addresses: vec![self.node_ip] };
-        until_asked("proxy", |lifecycle| async { Ok(wherry_proxy::run(client, config, lifecycle).await?) }).await
+        until_asked("proxy", |lifecycle| async { Ok(wherry_proxy::run(client, config, lifecycle).await?) })
+            .await
     }
 }
 
 /// Run one component until Ctrl-C, then let it drain.
-pub(super) async fn until_asked<F>(name: &'static str, start: impl FnOnce(Lifecycle) -> F) -> anyhow::Result<()>
+pub(super) async fn until_asked<F>(
+    name: &'static str,
+    start: impl FnOnce(Lifecycle) -> F,
+) -> anyhow::Result<()>
 where
     F: Future<Output = anyhow::Result<()>>,
 {

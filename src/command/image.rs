@@ -94,8 +94,8 @@ impl PullArguments {
     async fn run(self) -> anyhow::Result<()> {
         let credentials = match (self.username, self.password_file) {
             (Some(username), Some(file)) => {
-                let password =
-                    std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+                let password = std::fs::read_to_string(&file)
+                    .with_context(|| format!("cannot read {}", file.display()))?;
                 Credentials::Basic { username, password: password.trim_end().to_owned() }
             }
             _ => Credentials::Anonymous,
@@ -138,7 +138,9 @@ fn remove(store: &ImageStore, name: &str) -> anyhow::Result<()> {
 
 #[expect(clippy::print_stdout, reason = "printing is what the command is for")]
 fn inspect(store: &ImageStore, name: &str) -> anyhow::Result<()> {
-    let image = store.find(name)?.with_context(|| format!("there is no image {name}; `wherry image ls` lists them"))?;
+    let image = store
+        .find(name)?
+        .with_context(|| format!("there is no image {name}; `wherry image ls` lists them"))?;
     println!("{}", serde_json::to_string_pretty(&image)?);
     Ok(())
 }
@@ -160,7 +162,8 @@ mod tests {
 
     #[test]
     fn sizes_are_printed_as_container_tools_print_them() {
-        let table = [(0, "0B"), (999, "999B"), (76_413, "76.4kB"), (2_620_859, "2.6MB"), (13_000_000_000, "13.0GB")];
+        let table =
+            [(0, "0B"), (999, "999B"), (76_413, "76.4kB"), (2_620_859, "2.6MB"), (13_000_000_000, "13.0GB")];
         for (bytes, text) in table {
             assert_eq!(size(bytes), text);
         }

@@ -39,9 +39,19 @@ impl NetworkArguments {
                 "{flag} {range} must be a part of 127.0.0.0/8 with a prefix of at most 28 bits in --network loopback"
             );
         }
-        let overlap = self.pod_cidr.contains(&self.service_cidr.network()) || self.service_cidr.contains(&self.pod_cidr.network());
-        anyhow::ensure!(!overlap, "--pod-cidr {} and --service-cidr {} overlap", self.pod_cidr, self.service_cidr);
-        anyhow::ensure!(self.node_ip.is_loopback(), "--node-ip {} must be a loopback address in --network loopback", self.node_ip);
+        let overlap = self.pod_cidr.contains(&self.service_cidr.network())
+            || self.service_cidr.contains(&self.pod_cidr.network());
+        anyhow::ensure!(
+            !overlap,
+            "--pod-cidr {} and --service-cidr {} overlap",
+            self.pod_cidr,
+            self.service_cidr
+        );
+        anyhow::ensure!(
+            self.node_ip.is_loopback(),
+            "--node-ip {} must be a loopback address in --network loopback",
+            self.node_ip
+        );
         Ok(())
     }
 }

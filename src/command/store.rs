@@ -34,7 +34,9 @@ impl StoreArguments {
     pub(super) async fn open(&self, data_dir: &DataDir) -> anyhow::Result<Arc<dyn Store>> {
         if self.store == "embedded" {
             let path = data_dir.store();
-            let opened = tokio::task::spawn_blocking(move || Embedded::open(&path, embedded::Options::default())).await?;
+            let opened =
+                tokio::task::spawn_blocking(move || Embedded::open(&path, embedded::Options::default()))
+                    .await?;
             return Ok(Arc::new(opened.context("cannot open the store")?));
         }
         let endpoints = self.endpoints()?;
@@ -44,18 +46,17 @@ impl StoreArguments {
     }
 
     fn endpoints(&self) -> anyhow::Result<Vec<String>> {
-        let list = self
-            .store
-            .strip_prefix("etcd://")
-            .filter(|list| !list.is_empty())
-            .with_context(|| format!("--store {:?} must be `embedded` or `etcd://HOST:PORT[,HOST:PORT...]`", self.store))?;
+        let list = self.store.strip_prefix("etcd://").filter(|list| !list.is_empty()).with_context(|| {
+            format!("--store {:?} must be `embedded` or `etcd://HOST:PORT[,HOST:PORT...]`", self.store)
+        })?;
         let scheme = if self.store_ca_file.is_some() { "https" } else { "http" };
         Ok(list.split(',').map(|endpoint| format!("{scheme}://{endpoint}")).collect())
     }
 
     fn tls(&self) -> anyhow::Result<Option<TlsOptions>> {
         let Some(ca) = &self.store_ca_file else { return Ok(None) };
-        let read = |path: &PathBuf| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
+        let read =
+            |path: &PathBuf| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
         let identity_pem = match (&self.store_cert_file, &self.store_key_file) {
             (Some(certificate), Some(key)) => Some((read(certificate)?, read(key)?)),
             _ => None,

@@ -48,9 +48,13 @@ impl Arguments {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let socket = PathBuf::from(self.listen.strip_prefix("unix://").unwrap_or(&self.listen));
         let socket_dir = socket.parent().filter(|directory| directory.is_absolute());
-        let socket_dir = socket_dir.with_context(|| format!("--listen {:?} must be unix:///PATH", self.listen))?;
-        let options =
-            privileges::Options { uid: self.uid, gid: self.gid, ..privileges::Options::new(&self.root, socket_dir) };
+        let socket_dir =
+            socket_dir.with_context(|| format!("--listen {:?} must be unix:///PATH", self.listen))?;
+        let options = privileges::Options {
+            uid: self.uid,
+            gid: self.gid,
+            ..privileges::Options::new(&self.root, socket_dir)
+        };
         // Before the async runtime: privileges are a thread's own, and it makes threads.
         let dropped = drop_privileges(&options).context("cannot give up privileges")?;
         tracing::debug!(uid = dropped.uid, low_ports = dropped.low_ports, "privileges given up");

@@ -17,8 +17,13 @@ async fn kube_rs_lists_watches_and_patches() {
     let cluster = TestCluster::start();
     let client = wherry_client::connect::from_kubeconfig(&cluster.kubeconfig()).await.unwrap();
     let namespaces: Api<Namespace> = Api::all(client.clone());
-    let names: Vec<String> =
-        namespaces.list(&ListParams::default()).await.unwrap().iter().map(|namespace| namespace.name_any()).collect();
+    let names: Vec<String> = namespaces
+        .list(&ListParams::default())
+        .await
+        .unwrap()
+        .iter()
+        .map(|namespace| namespace.name_any())
+        .collect();
     assert_eq!(names, ["default", "kube-node-lease", "kube-public", "kube-system"]);
 
     let maps: Api<ConfigMap> = Api::namespaced(client, "default");
@@ -34,9 +39,13 @@ async fn kube_rs_lists_watches_and_patches() {
         ..ConfigMap::default()
     };
     maps.create(&PostParams::default(), &map).await.unwrap();
-    maps.patch("m", &PatchParams::default(), &Patch::Merge(serde_json::json!({"data": {"k": "1"}}))).await.unwrap();
+    maps.patch("m", &PatchParams::default(), &Patch::Merge(serde_json::json!({"data": {"k": "1"}})))
+        .await
+        .unwrap();
     let stale = maps.get("m").await.unwrap();
-    maps.patch("m", &PatchParams::default(), &Patch::Strategic(serde_json::json!({"data": {"l": "2"}}))).await.unwrap();
+    maps.patch("m", &PatchParams::default(), &Patch::Strategic(serde_json::json!({"data": {"l": "2"}})))
+        .await
+        .unwrap();
     map.data = None;
     map.metadata.resource_version = stale.metadata.resource_version;
     let conflict = maps.replace("m", &PostParams::default(), &map).await.unwrap_err();
@@ -47,7 +56,9 @@ async fn kube_rs_lists_watches_and_patches() {
     while let Some(event) = events.try_next().await.unwrap() {
         match event {
             WatchEvent::Added(map) => seen.push(format!("added {}", map.data.unwrap_or_default().len())),
-            WatchEvent::Modified(map) => seen.push(format!("modified {}", map.data.unwrap_or_default().len())),
+            WatchEvent::Modified(map) => {
+                seen.push(format!("modified {}", map.data.unwrap_or_default().len()))
+            }
             WatchEvent::Deleted(_) => {
                 seen.push("deleted".to_owned());
                 break;
@@ -64,7 +75,10 @@ async fn kube_rs_lists_watches_and_patches() {
 struct Failed(#[from] kube::Error);
 
 /// A controller that answers every ConfigMap `question-*` with a ConfigMap `answer-*`.
-async fn reconcile(question: std::sync::Arc<ConfigMap>, client: std::sync::Arc<kube::Client>) -> Result<Action, Failed> {
+async fn reconcile(
+    question: std::sync::Arc<ConfigMap>,
+    client: std::sync::Arc<kube::Client>,
+) -> Result<Action, Failed> {
     let name = question.name_any();
     if let Some(rest) = name.strip_prefix("question-") {
         let maps: Api<ConfigMap> = Api::namespaced((*client).clone(), "default");
@@ -109,5 +123,8 @@ fn the_python_client_creates_watches_reads_logs_and_deletes() {
         .output()
         .unwrap();
     assert!(output.status.success(), "{}\n{}", String::from_utf8_lossy(&output.stderr), cluster.state());
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "phases end in Succeeded\n168 primes below 1000\ngone\n");
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "phases end in Succeeded\n168 primes below 1000\ngone\n"
+    );
 }

@@ -127,7 +127,8 @@ fn guests_never_stop_when_the_node_alone_is_killed() {
     let runtime = cluster.runtime_pid().unwrap();
     let columns = "jsonpath={range .items[*]}{.metadata.uid} {.status.podIP} {.status.containerStatuses[0].containerID} {.status.containerStatuses[0].restartCount}{\"\\n\"}{end}";
     let before = cluster.ok(&["get", "pods", "-o", columns]);
-    let address = cluster.ok(&["get", "pods", "-o", "jsonpath={.items[0].status.podIP}:8080"]).parse().unwrap();
+    let address =
+        cluster.ok(&["get", "pods", "-o", "jsonpath={.items[0].status.podIP}:8080"]).parse().unwrap();
 
     cluster.kill();
     for _ in 0..20 {

@@ -26,7 +26,11 @@ fn get_prints_kubernetes_columns() {
     let cluster = with_hello();
     let table = |arguments: &[&str]| -> Vec<Vec<String>> {
         let text = cluster.ok(arguments);
-        text.lines().map(|line| line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).map(str::to_owned).collect()).collect()
+        text.lines()
+            .map(|line| {
+                line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).map(str::to_owned).collect()
+            })
+            .collect()
     };
     let nodes = table(&["get", "nodes"]);
     assert_eq!(nodes[0], ["NAME", "STATUS", "ROLES", "AGE", "VERSION"]);
@@ -34,7 +38,18 @@ fn get_prints_kubernetes_columns() {
     let pods = table(&["get", "pods", "-A", "-o", "wide"]);
     assert_eq!(
         pods[0],
-        ["NAMESPACE", "NAME", "READY", "STATUS", "RESTARTS", "AGE", "IP", "NODE", "NOMINATED NODE", "READINESS GATES"]
+        [
+            "NAMESPACE",
+            "NAME",
+            "READY",
+            "STATUS",
+            "RESTARTS",
+            "AGE",
+            "IP",
+            "NODE",
+            "NOMINATED NODE",
+            "READINESS GATES"
+        ]
     );
     assert_eq!(pods.len(), 4);
     for pod in &pods[1..] {
@@ -53,7 +68,10 @@ fn get_prints_kubernetes_columns() {
     let slices = table(&["get", "endpointslices", "-l", "kubernetes.io/service-name=hello-http"]);
     assert_eq!(slices[0], ["NAME", "ADDRESSTYPE", "PORTS", "ENDPOINTS", "AGE"]);
     assert_eq!(slices[1][3].split(',').count(), 3, "{slices:?}");
-    contains_all(&cluster.ok(&["api-resources"]), &["deployments", "deploy", "apps/v1", "endpointslices", "rolebindings"]);
+    contains_all(
+        &cluster.ok(&["api-resources"]),
+        &["deployments", "deploy", "apps/v1", "endpointslices", "rolebindings"],
+    );
     contains_all(&cluster.ok(&["get", "pods", "-o", "yaml"]), &["qosClass: Burstable", "podIP: 127."]);
 }
 
@@ -62,7 +80,8 @@ fn a_rollout_is_updated_watched_undone_and_its_history_kept() {
     let cluster = with_hello();
     let image = "jsonpath={.spec.template.spec.containers[0].image}";
     let wasm = crate::support::samples_folder().join("hello-http/hello-http.wasm");
-    let loaded = cluster.wherry(&["image", "load", wasm.to_str().unwrap(), "--name", "samples/hello-http:v2"]);
+    let loaded =
+        cluster.wherry(&["image", "load", wasm.to_str().unwrap(), "--name", "samples/hello-http:v2"]);
     assert_eq!(loaded.code, 0, "{loaded:?}");
 
     cluster.ok(&["set", "image", "deployment/hello-http", "hello=samples/hello-http:v2"]);
@@ -75,12 +94,17 @@ fn a_rollout_is_updated_watched_undone_and_its_history_kept() {
     cluster.ok(&["rollout", "status", "deployment/hello-http", "--timeout=90s"]);
     assert_eq!(cluster.ok(&["get", "deployment", "hello-http", "-o", image]), "samples/hello-http:v1");
     let history = cluster.ok(&["rollout", "history", "deployment/hello-http"]);
-    let revisions: Vec<&str> = history.lines().filter_map(|line| line.split_whitespace().next()).filter(|word| word.parse::<u32>().is_ok()).collect();
+    let revisions: Vec<&str> = history
+        .lines()
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|word| word.parse::<u32>().is_ok())
+        .collect();
     assert_eq!(revisions, ["2", "3"], "{history}");
 
     cluster.ok(&["rollout", "pause", "deployment/hello-http"]);
     cluster.ok(&["set", "env", "deployment/hello-http", "A=b"]);
-    let updated = cluster.ok(&["get", "deployment", "hello-http", "-o", "jsonpath={.status.updatedReplicas}"]);
+    let updated =
+        cluster.ok(&["get", "deployment", "hello-http", "-o", "jsonpath={.status.updatedReplicas}"]);
     assert!(updated != "3" || cluster.ok(&["get", "rs", "--no-headers"]).lines().count() == 2);
     cluster.ok(&["rollout", "resume", "deployment/hello-http"]);
     cluster.ok(&["rollout", "status", "deployment/hello-http", "--timeout=90s"]);
@@ -93,7 +117,19 @@ fn a_rollout_is_updated_watched_undone_and_its_history_kept() {
         if pods.lines().count() == 1 { Ok(()) } else { Err(pods) }
     });
     let events = cluster.ok(&["get", "events"]);
-    contains_all(&events, &["ScalingReplicaSet", "Scaled up replica set hello-http-", "SuccessfulCreate", "Scheduled", "Pulled", "Created", "Started", "Killing"]);
+    contains_all(
+        &events,
+        &[
+            "ScalingReplicaSet",
+            "Scaled up replica set hello-http-",
+            "SuccessfulCreate",
+            "Scheduled",
+            "Pulled",
+            "Created",
+            "Started",
+            "Killing",
+        ],
+    );
 }
 
 #[test]
@@ -102,22 +138,44 @@ fn describe_shows_what_a_person_needs() {
     let pod = cluster.ok(&["get", "pods", "-o", "jsonpath={.items[0].metadata.name}"]);
     contains_all(
         &cluster.ok(&["describe", "pod", &pod]),
-        &["Node:                test-node/127.", "Status:              Running", "State:          Running", "QoS Class:                   Burstable", "Successfully assigned default/", "Started container"],
+        &[
+            "Node:                test-node/127.",
+            "Status:              Running",
+            "State:          Running",
+            "QoS Class:                   Burstable",
+            "Successfully assigned default/",
+            "Started container",
+        ],
     );
     contains_all(
         &cluster.ok(&["describe", "deploy", "hello-http"]),
-        &["3 desired | 3 updated | 3 total | 3 available | 0 unavailable", "NewReplicaSetAvailable", "Scaled up replica set"],
+        &[
+            "3 desired | 3 updated | 3 total | 3 available | 0 unavailable",
+            "NewReplicaSetAvailable",
+            "Scaled up replica set",
+        ],
     );
-    contains_all(&cluster.ok(&["describe", "node", "test-node"]), &["KubeletReady", "Allocatable:", "hello-http-", "Kubelet Version:"]);
+    contains_all(
+        &cluster.ok(&["describe", "node", "test-node"]),
+        &["KubeletReady", "Allocatable:", "hello-http-", "Kubelet Version:"],
+    );
     let service = cluster.ok(&["describe", "svc", "hello-http"]);
     contains_all(&service, &["Selector:", "app=hello-http", "Endpoints:", ":8080"]);
-    contains_all(&cluster.ok(&["explain", "deployment.spec.strategy"]), &["FIELD: strategy <DeploymentStrategy>", "rollingUpdate", "DESCRIPTION:"]);
+    contains_all(
+        &cluster.ok(&["explain", "deployment.spec.strategy"]),
+        &["FIELD: strategy <DeploymentStrategy>", "rollingUpdate", "DESCRIPTION:"],
+    );
 }
 
 #[test]
 fn watch_and_follow_stream_as_things_happen() {
     let cluster = TestCluster::start();
-    let mut watch = cluster.kubectl_command().args(["get", "configmaps", "-w", "-o", "name"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut watch = cluster
+        .kubectl_command()
+        .args(["get", "configmaps", "-w", "-o", "name"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
     assert_eq!(lines.next().unwrap().unwrap(), "configmap/kube-root-ca.crt");
     cluster.ok(&["create", "configmap", "seen"]);
@@ -129,7 +187,11 @@ fn watch_and_follow_stream_as_things_happen() {
     cluster.apply_sample("go-cron-like");
     eventually("the log", || {
         let output = cluster.kubectl(&["logs", "-f", "go-cron-like"]);
-        if output.code == 0 && output.stdout.lines().count() == 3 { Ok(()) } else { Err(format!("{output:?}")) }
+        if output.code == 0 && output.stdout.lines().count() == 3 {
+            Ok(())
+        } else {
+            Err(format!("{output:?}"))
+        }
     });
     assert_eq!(cluster.ok(&["logs", "go-cron-like", "--tail=1"]), "run 3: [water the plants]\n");
     let stamped = cluster.ok(&["logs", "go-cron-like", "--timestamps", "--tail=1"]);
@@ -157,11 +219,27 @@ fn objects_are_created_exposed_run_labelled_patched_and_deleted() {
     in_n(&["wait", "--for=condition=Ready", "pod/p", "--timeout=60s"]);
     in_n(&["label", "pod", "p", "tier=front"]);
     in_n(&["annotate", "pod", "p", "note=x"]);
-    assert_eq!(in_n(&["get", "pods", "-l", "tier=front", "-o", "jsonpath={.items[*].metadata.annotations.note}"]), "x");
+    assert_eq!(
+        in_n(&["get", "pods", "-l", "tier=front", "-o", "jsonpath={.items[*].metadata.annotations.note}"]),
+        "x"
+    );
 
-    in_n(&["patch", "deployment", "d", "-p", r#"{"spec":{"template":{"spec":{"containers":[{"name":"hello-http","env":[{"name":"A","value":"1"}]}]}}}}"#]);
+    in_n(&[
+        "patch",
+        "deployment",
+        "d",
+        "-p",
+        r#"{"spec":{"template":{"spec":{"containers":[{"name":"hello-http","env":[{"name":"A","value":"1"}]}]}}}}"#,
+    ]);
     in_n(&["patch", "deployment", "d", "--type=merge", "-p", r#"{"spec":{"replicas":2}}"#]);
-    in_n(&["patch", "deployment", "d", "--type=json", "-p", r#"[{"op":"add","path":"/metadata/labels/x","value":"y"}]"#]);
+    in_n(&[
+        "patch",
+        "deployment",
+        "d",
+        "--type=json",
+        "-p",
+        r#"[{"op":"add","path":"/metadata/labels/x","value":"y"}]"#,
+    ]);
     let patched = "jsonpath={.spec.template.spec.containers[0].image} {.spec.template.spec.containers[0].env[0].name} {.spec.replicas} {.metadata.labels.x}";
     assert_eq!(in_n(&["get", "deployment", "d", "-o", patched]), "samples/hello-http:v1 A 2 y");
 
@@ -171,14 +249,26 @@ fn objects_are_created_exposed_run_labelled_patched_and_deleted() {
     contains_all(&diff.stdout, &["-  a: \"1\"", "+  a: \"2\""]);
 
     assert_eq!(cluster.kubectl(&["auth", "can-i", "create", "pods"]).stdout, "yes\n");
-    let denied = cluster.kubectl(&["auth", "can-i", "create", "pods", "--as=system:serviceaccount:n:default"]);
+    let denied =
+        cluster.kubectl(&["auth", "can-i", "create", "pods", "--as=system:serviceaccount:n:default"]);
     assert_eq!((denied.stdout.as_str(), denied.code), ("no\n", 1));
     let forbidden = cluster.kubectl(&["get", "pods", "-n", "n", "--as=system:serviceaccount:n:default"]);
-    contains_all(&forbidden.stderr, &[r#"pods is forbidden: User "system:serviceaccount:n:default" cannot list resource "pods" in API group "" in the namespace "n""#]);
+    contains_all(
+        &forbidden.stderr,
+        &[
+            r#"pods is forbidden: User "system:serviceaccount:n:default" cannot list resource "pods" in API group "" in the namespace "n""#,
+        ],
+    );
 
     cluster.ok(&["delete", "namespace", "n", "--timeout=60s"]);
     assert!(cluster.kubectl(&["get", "namespace", "n"]).stderr.contains(r#"namespaces "n" not found"#));
-    let left = cluster.ok(&["get", "all,configmaps,secrets", "-A", "-o", "jsonpath={range .items[*]}{.metadata.namespace}{\"\\n\"}{end}"]);
+    let left = cluster.ok(&[
+        "get",
+        "all,configmaps,secrets",
+        "-A",
+        "-o",
+        "jsonpath={range .items[*]}{.metadata.namespace}{\"\\n\"}{end}",
+    ]);
     assert!(left.lines().all(|namespace| namespace != "n"), "{left}");
 }
 
@@ -190,7 +280,11 @@ fn a_node_is_cordoned_and_drained() {
     cluster.ok(&["drain", "test-node", "--ignore-daemonsets", "--timeout=60s"]);
     eventually("pods that wait", || {
         let table = cluster.ok(&["get", "pods", "--no-headers"]);
-        if table.lines().count() == 3 && table.lines().all(|line| line.contains("Pending")) { Ok(()) } else { Err(table) }
+        if table.lines().count() == 3 && table.lines().all(|line| line.contains("Pending")) {
+            Ok(())
+        } else {
+            Err(table)
+        }
     });
     let events = cluster.ok(&["get", "events", "--field-selector=reason=FailedScheduling"]);
     contains_all(&events, &["0/1 nodes are available: 1 node(s) were unschedulable."]);

@@ -23,25 +23,33 @@ fn wrong_manifests_are_refused_and_change_nothing() {
     let new = |from: &str, to: &str| DEPLOYMENT.replace("NAME", "bad").replace(from, to);
     let long_name = "n".repeat(254);
     let table = [
-        ("an unknown field", new("selector:", "selektor: 1\n  selector:"), r#"unknown field "spec.selektor""#),
+        (
+            "an unknown field",
+            new("selector:", "selektor: 1\n  selector:"),
+            r#"unknown field "spec.selektor""#,
+        ),
         (
             "a bad quantity",
             new("image: i", "image: i, resources: {limits: {memory: 12parsecs}}"),
             "quantities must match the regular expression",
         ),
-        ("a missing selector", new("selector: {matchLabels: {app: a}}", "paused: false"), "spec.selector: Required value"),
+        (
+            "a missing selector",
+            new("selector: {matchLabels: {app: a}}", "paused: false"),
+            "spec.selector: Required value",
+        ),
         (
             "a selector that does not match",
             new("matchLabels: {app: a}", "matchLabels: {app: b}"),
             "`selector` does not match template `labels`",
         ),
         ("an over-long name", DEPLOYMENT.replace("NAME", &long_name), "must be no more than 253 characters"),
-        ("a name with capitals", DEPLOYMENT.replace("NAME", "Bad"), "a lowercase RFC 1123 subdomain must consist of"),
         (
-            "an immutable field",
-            good.replace("{app: a}", "{app: b}"),
-            "field is immutable",
+            "a name with capitals",
+            DEPLOYMENT.replace("NAME", "Bad"),
+            "a lowercase RFC 1123 subdomain must consist of",
         ),
+        ("an immutable field", good.replace("{app: a}", "{app: b}"), "field is immutable"),
     ];
     for (what, manifest, words) in table {
         let output = cluster.kubectl_with_input(&["apply", "-f", "-"], &manifest);
@@ -73,7 +81,8 @@ fn a_body_of_ten_megabytes_is_refused() {
 #[test]
 fn a_yaml_bomb_is_refused_by_the_server() {
     let cluster = TestCluster::start();
-    let mut bomb = String::from("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: bomb}\ndata:\n  a: &a \"lol\"\n");
+    let mut bomb =
+        String::from("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: bomb}\ndata:\n  a: &a \"lol\"\n");
     for level in 'b'..='j' {
         let previous = char::from_u32(u32::from(level) - 1).unwrap();
         let references = vec![format!("*{previous}"); 10].join(",");
@@ -83,7 +92,13 @@ fn a_yaml_bomb_is_refused_by_the_server() {
     let file = cluster.data_dir().join("bomb.yaml");
     std::fs::write(&file, bomb).unwrap();
     let before = std::time::Instant::now();
-    let output = cluster.kubectl(&["create", "--raw", "/api/v1/namespaces/default/configmaps", "-f", file.to_str().unwrap()]);
+    let output = cluster.kubectl(&[
+        "create",
+        "--raw",
+        "/api/v1/namespaces/default/configmaps",
+        "-f",
+        file.to_str().unwrap(),
+    ]);
     assert_eq!(output.code, 1, "{output:?}");
     assert!(before.elapsed() < crate::support::PATIENCE);
     assert!(cluster.kubectl(&["get", "configmap", "bomb"]).stderr.contains("not found"));

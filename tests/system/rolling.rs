@@ -39,9 +39,15 @@ impl Load {
     /// How many were answered; none may have failed.
     fn finish(self) -> usize {
         self.stop.store(true, Ordering::SeqCst);
-        let failures: Vec<String> = self.clients.into_iter().flat_map(|client| client.join().unwrap()).collect();
+        let failures: Vec<String> =
+            self.clients.into_iter().flat_map(|client| client.join().unwrap()).collect();
         let answered = self.answered.load(Ordering::SeqCst);
-        assert!(failures.is_empty(), "{} of {answered} requests failed: {:?}", failures.len(), &failures[..failures.len().min(10)]);
+        assert!(
+            failures.is_empty(),
+            "{} of {answered} requests failed: {:?}",
+            failures.len(),
+            &failures[..failures.len().min(10)]
+        );
         answered
     }
 }

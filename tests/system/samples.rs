@@ -8,7 +8,8 @@ fn hello_http_answers_from_all_three_replicas() {
     cluster.apply_sample("hello-http");
     cluster.ok(&["rollout", "status", "deployment/hello-http", "--timeout=60s"]);
     let service = cluster.service("hello-http");
-    let pods = cluster.ok(&["get", "pods", "-l", "app=hello-http", "-o", "jsonpath={.items[*].metadata.name}"]);
+    let pods =
+        cluster.ok(&["get", "pods", "-l", "app=hello-http", "-o", "jsonpath={.items[*].metadata.name}"]);
     let pods: Vec<&str> = pods.split_whitespace().collect();
     assert_eq!(pods.len(), 3);
     let mut silent = pods.clone();
@@ -34,7 +35,8 @@ fn greeter_config_sees_a_changed_config_map_without_a_restart() {
         let body = get(service, "/");
         if body.starts_with("greeting: Good evening\nat start: Good morning\n") { Ok(()) } else { Err(body) }
     });
-    let restarts = cluster.ok(&["get", "pods", "-o", "jsonpath={.items[*].status.containerStatuses[0].restartCount}"]);
+    let restarts =
+        cluster.ok(&["get", "pods", "-o", "jsonpath={.items[*].status.containerStatuses[0].restartCount}"]);
     assert_eq!(restarts, "0");
 }
 
@@ -73,7 +75,13 @@ fn crash_is_restarted_with_back_off() {
         let table = cluster.ok(&["get", "pod", "crash", "--no-headers"]);
         if table.contains("CrashLoopBackOff") { Ok(()) } else { Err(table) }
     });
-    let last = cluster.ok(&["get", "pod", "crash", "-o", "jsonpath={.status.containerStatuses[0].lastState.terminated}"]);
+    let last = cluster.ok(&[
+        "get",
+        "pod",
+        "crash",
+        "-o",
+        "jsonpath={.status.containerStatuses[0].lastState.terminated}",
+    ]);
     let last: serde_json::Value = serde_json::from_str(&last).unwrap();
     assert_eq!(last["reason"], "Error", "{last}");
     assert!(last["message"].as_str().unwrap_or_default().contains("unreachable"), "{last}");
@@ -109,10 +117,11 @@ fn prebuilt_guests_behave_as_guests_built_from_source() {
             let overrides = overrides.replace("NAME", &pod).replace("IMAGE", &image);
             cluster.ok(&["run", &pod, "--image", &image, "--restart=Never", "--overrides", &overrides]);
             let code = "jsonpath={.status.containerStatuses[0].state.terminated.exitCode}";
-            let code = eventually("the end of the pod", || match cluster.ok(&["get", "pod", &pod, "-o", code]) {
-                empty if empty.is_empty() => Err(format!("{pod} has not ended")),
-                code => Ok(code),
-            });
+            let code =
+                eventually("the end of the pod", || match cluster.ok(&["get", "pod", &pod, "-o", code]) {
+                    empty if empty.is_empty() => Err(format!("{pod} has not ended")),
+                    code => Ok(code),
+                });
             seen.push((code, cluster.ok(&["logs", &pod])));
         }
         assert_eq!(seen[0], seen[1], "{name}");

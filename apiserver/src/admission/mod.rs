@@ -65,12 +65,22 @@ pub trait Admission: Send + Sync + 'static {
     fn name(&self) -> &'static str;
 
     /// May change the object (`Null` for deletions).
-    async fn admit(&self, _registry: &Registry, _of: &Attributes<'_>, _object: &mut Value) -> Result<(), Refusal> {
+    async fn admit(
+        &self,
+        _registry: &Registry,
+        _of: &Attributes<'_>,
+        _object: &mut Value,
+    ) -> Result<(), Refusal> {
         Ok(())
     }
 
     /// May refuse the object as it is to be stored.
-    async fn validate(&self, _registry: &Registry, _of: &Attributes<'_>, _object: &Value) -> Result<(), Refusal> {
+    async fn validate(
+        &self,
+        _registry: &Registry,
+        _of: &Attributes<'_>,
+        _object: &Value,
+    ) -> Result<(), Refusal> {
         Ok(())
     }
 }

@@ -19,9 +19,16 @@ impl Admission for NamespaceLifecycle {
         "NamespaceLifecycle"
     }
 
-    async fn admit(&self, registry: &Registry, of: &Attributes<'_>, _object: &mut Value) -> Result<(), Refusal> {
+    async fn admit(
+        &self,
+        registry: &Registry,
+        of: &Attributes<'_>,
+        _object: &mut Value,
+    ) -> Result<(), Refusal> {
         if of.operation == Operation::Delete && of.is("", "namespaces") && IMMORTAL.contains(&of.name) {
-            return Err(Status::forbidden("", "namespaces", of.name, "this namespace may not be deleted").into());
+            return Err(
+                Status::forbidden("", "namespaces", of.name, "this namespace may not be deleted").into()
+            );
         }
         if of.operation != Operation::Create
             || of.namespace.is_empty()

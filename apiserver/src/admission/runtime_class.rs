@@ -33,10 +33,13 @@ impl Admission for RuntimeClass {
         }
         let class = class_of(registry, of, pod).await?;
         let fixed = class.as_ref().and_then(|class| class.pointer("/overhead/podFixed"));
-        let own = pod["spec"].get("overhead").filter(|overhead| overhead.as_object().is_some_and(|o| !o.is_empty()));
+        let own = pod["spec"]
+            .get("overhead")
+            .filter(|overhead| overhead.as_object().is_some_and(|o| !o.is_empty()));
         match (own, fixed) {
             (Some(_), None) => {
-                let why = "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead";
+                let why =
+                    "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead";
                 Err(Status::forbidden("", "pods", of.name, why).into())
             }
             _ => Ok(()),
@@ -57,7 +60,9 @@ async fn class_of(registry: &Registry, of: &Attributes<'_>, pod: &Value) -> Resu
 
 fn apply(pod: &mut Value, class: &Value) -> Result<(), &'static str> {
     if let Some(fixed) = class.pointer("/overhead/podFixed") {
-        let own = pod["spec"].get("overhead").filter(|overhead| overhead.as_object().is_some_and(|o| !o.is_empty()));
+        let own = pod["spec"]
+            .get("overhead")
+            .filter(|overhead| overhead.as_object().is_some_and(|o| !o.is_empty()));
         if own.is_some_and(|own| own != fixed) {
             return Err("pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead");
         }
@@ -97,8 +102,11 @@ mod tests {
             "tolerations": [{"key": "rt"}]}});
         let mut pod = json!({"spec": {"nodeSelector": {"a": "b"}, "tolerations": [{"key": "rt"}]}});
         apply(&mut pod, &class).unwrap();
-        assert_eq!(pod["spec"], json!({"nodeSelector": {"a": "b", "rt": "x"}, "tolerations": [{"key": "rt"}],
-            "overhead": {"cpu": "10m"}}));
+        assert_eq!(
+            pod["spec"],
+            json!({"nodeSelector": {"a": "b", "rt": "x"}, "tolerations": [{"key": "rt"}],
+            "overhead": {"cpu": "10m"}})
+        );
         let mut contrary = json!({"spec": {"nodeSelector": {"rt": "y"}}});
         assert!(apply(&mut contrary, &class).is_err());
     }

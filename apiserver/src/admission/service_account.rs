@@ -132,7 +132,10 @@ mod tests {
         assert_eq!(pod["spec"]["containers"][0]["volumeMounts"][0]["name"], "v");
         assert_eq!(pod["spec"]["containers"][1]["volumeMounts"].as_array().unwrap().len(), 1);
         assert!(pod["spec"].get("initContainers").is_none());
-        assert_eq!(pod["spec"]["volumes"][0]["projected"]["sources"][0]["serviceAccountToken"]["path"], "token");
+        assert_eq!(
+            pod["spec"]["volumes"][0]["projected"]["sources"][0]["serviceAccountToken"]["path"],
+            "token"
+        );
     }
 
     #[test]
@@ -140,7 +143,11 @@ mod tests {
         let table = [
             (json!({}), json!({}), true),
             (json!({"automountServiceAccountToken": false}), json!({}), false),
-            (json!({"automountServiceAccountToken": false}), json!({"automountServiceAccountToken": true}), true),
+            (
+                json!({"automountServiceAccountToken": false}),
+                json!({"automountServiceAccountToken": true}),
+                true,
+            ),
             (json!({}), json!({"automountServiceAccountToken": false}), false),
         ];
         for (account, spec, want) in table {

@@ -18,7 +18,12 @@ impl Admission for TaintNodesByCondition {
         "TaintNodesByCondition"
     }
 
-    async fn admit(&self, _registry: &Registry, of: &Attributes<'_>, node: &mut Value) -> Result<(), Refusal> {
+    async fn admit(
+        &self,
+        _registry: &Registry,
+        of: &Attributes<'_>,
+        node: &mut Value,
+    ) -> Result<(), Refusal> {
         if of.operation == Operation::Create && of.is("", "nodes") {
             taint(node);
         }

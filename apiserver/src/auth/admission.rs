@@ -48,8 +48,11 @@ impl Admission for Authorization {
                 name: of.name,
                 ..ResourceTarget::default()
             };
-            let attributes =
-                Attributes { identity: &of.context.identity, verb: "create", target: Target::Resource(target) };
+            let attributes = Attributes {
+                identity: &of.context.identity,
+                verb: "create",
+                target: Target::Resource(target),
+            };
             if let Decision::NoOpinion { reason } = self.authorizer.decide(&attributes) {
                 return Err(forbidden(&attributes, &reason).into());
             }
@@ -57,7 +60,9 @@ impl Admission for Authorization {
         if of.resource.group != "rbac.authorization.k8s.io" {
             return Ok(());
         }
-        let Some(kind) = Kind::ALL.into_iter().find(|kind| kind.resource() == of.resource.name) else { return Ok(()) };
+        let Some(kind) = Kind::ALL.into_iter().find(|kind| kind.resource() == of.resource.name) else {
+            return Ok(());
+        };
         let write = escalation::Write {
             kind,
             identity: &of.context.identity,

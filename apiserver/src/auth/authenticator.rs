@@ -170,8 +170,14 @@ mod tests {
         let allowed = authenticator(Anonymous::Allowed);
         let ann = allowed.authenticate(None, &bearer("Bearer secret"), 0).unwrap();
         assert_eq!((ann.user.as_str(), ann.groups.len()), ("ann", 3));
-        assert_eq!(allowed.authenticate(None, &bearer("Bearer wrong"), 0).unwrap_err().message, "Unauthorized");
-        assert_eq!(allowed.authenticate(Some(&PeerCertificate::Invalid), &HeaderMap::new(), 0).unwrap_err().code, 401);
+        assert_eq!(
+            allowed.authenticate(None, &bearer("Bearer wrong"), 0).unwrap_err().message,
+            "Unauthorized"
+        );
+        assert_eq!(
+            allowed.authenticate(Some(&PeerCertificate::Invalid), &HeaderMap::new(), 0).unwrap_err().code,
+            401
+        );
         assert!(allowed.authenticate(Some(&PeerCertificate::Invalid), &bearer("Bearer secret"), 0).is_ok());
         assert_eq!(allowed.authenticate(None, &HeaderMap::new(), 0), Ok(Identity::anonymous()));
         assert!(authenticator(Anonymous::Refused).authenticate(None, &HeaderMap::new(), 0).is_err());

@@ -77,7 +77,12 @@ impl Authorizer {
         let mut out = Rules::default();
         if identity.is_in(MASTERS) {
             let all = || vec!["*".to_owned()];
-            out.rules.push(PolicyRule { verbs: all(), api_groups: all(), resources: all(), ..PolicyRule::default() });
+            out.rules.push(PolicyRule {
+                verbs: all(),
+                api_groups: all(),
+                resources: all(),
+                ..PolicyRule::default()
+            });
             out.rules.push(PolicyRule { verbs: all(), non_resource_urls: all(), ..PolicyRule::default() });
         }
         let mut errors = Vec::new();

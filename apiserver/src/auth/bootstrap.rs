@@ -19,14 +19,17 @@ const CONTROLLERS: &str = "system:kube-controller-manager";
 /// The bootstrap objects of a kind, as they are to be created.
 pub fn objects(kind: Kind) -> Vec<Value> {
     let mut data: Value = serde_json::from_str(DATA).unwrap_or_default();
-    let Some(Value::Array(mut objects)) = data.get_mut(kind.resource()).map(Value::take) else { return Vec::new() };
+    let Some(Value::Array(mut objects)) = data.get_mut(kind.resource()).map(Value::take) else {
+        return Vec::new();
+    };
     for object in &mut objects {
         if !matches!(kind, Kind::ClusterRoleBinding | Kind::RoleBinding) {
             continue;
         }
         let is_controller = metadata::name(object).starts_with("system:controller:");
         if is_controller && let Some(subjects) = object.get_mut("subjects").and_then(Value::as_array_mut) {
-            subjects.push(json!({"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": CONTROLLERS}));
+            subjects
+                .push(json!({"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": CONTROLLERS}));
         }
     }
     objects
@@ -43,7 +46,9 @@ pub(super) fn node_rules() -> Vec<PolicyRule> {
 
 /// What a bootstrap object that is there already should become; `None` if it is well. Rights that an administrator added stay.
 pub fn reconciled(wanted: &Value, current: &Value) -> Option<Value> {
-    if current.pointer("/metadata/annotations").and_then(|a| a.get(AUTOUPDATE)).and_then(Value::as_str) != Some("true") {
+    if current.pointer("/metadata/annotations").and_then(|a| a.get(AUTOUPDATE)).and_then(Value::as_str)
+        != Some("true")
+    {
         return None;
     }
     let mut changed = current.clone();

@@ -22,7 +22,12 @@ pub struct Sources {
 }
 
 /// Reads all there is and then follows the caches until `shutdown`.
-pub fn start(authorizer: &Arc<Authorizer>, sources: Sources, tasks: &TaskTracker, shutdown: &CancellationToken) {
+pub fn start(
+    authorizer: &Arc<Authorizer>,
+    sources: Sources,
+    tasks: &TaskTracker,
+    shutdown: &CancellationToken,
+) {
     let mut policies = Policies::default();
     let mut watchers = Vec::new();
     for (kind, cacher) in sources.policies {
@@ -84,7 +89,11 @@ async fn follow_policies(
     }
 }
 
-async fn follow_pods(authorizer: &Authorizer, mut watcher: crate::cacher::Watcher, shutdown: CancellationToken) {
+async fn follow_pods(
+    authorizer: &Authorizer,
+    mut watcher: crate::cacher::Watcher,
+    shutdown: CancellationToken,
+) {
     loop {
         match watcher.read(BATCH) {
             Ok(events) if events.is_empty() => tokio::select! {

@@ -46,7 +46,8 @@ fn wanted(headers: &HeaderMap) -> Result<Option<Wanted>, Refusal> {
     if wanted.groups.is_empty() && wanted.extra.is_empty() && wanted.uid.is_empty() {
         return Ok(None);
     }
-    Err(Status::bad_request(format!("requested {} without impersonating a user name", go_syntax(&wanted))).into())
+    Err(Status::bad_request(format!("requested {} without impersonating a user name", go_syntax(&wanted)))
+        .into())
 }
 
 /// The user as Go's `%#v` shows it.
@@ -61,8 +62,11 @@ fn go_syntax(wanted: &Wanted) -> String {
     let extra = if wanted.extra.is_empty() {
         "map[string][]string(nil)".to_owned()
     } else {
-        let pairs: Vec<String> =
-            wanted.extra.iter().map(|(key, values)| format!("{}:{}", go_quote(key), strings(values))).collect();
+        let pairs: Vec<String> = wanted
+            .extra
+            .iter()
+            .map(|(key, values)| format!("{}:{}", go_quote(key), strings(values)))
+            .collect();
         format!("map[string][]string{{{}}}", pairs.join(", "))
     };
     format!(
@@ -118,7 +122,8 @@ fn constrained(authorizer: &Authorizer, attributes: &Attributes<'_>, wanted: &Wa
         name: &wanted.user,
         ..ResourceTarget::default()
     };
-    let attributes = Attributes { identity: attributes.identity, verb: &verb, target: Target::Resource(target) };
+    let attributes =
+        Attributes { identity: attributes.identity, verb: &verb, target: Target::Resource(target) };
     Err(forbidden(&attributes, "").into())
 }
 
@@ -132,9 +137,13 @@ fn may_impersonate(authorizer: &Authorizer, requestor: &Identity, wanted: &Wante
     };
     let plain = |group, resource, name| ResourceTarget { group, resource, name, ..ResourceTarget::default() };
     let user = match service_account(&wanted.user) {
-        Some((namespace, name)) => {
-            may(ResourceTarget { group: core, resource: "serviceaccounts", namespace, name, ..ResourceTarget::default() })
-        }
+        Some((namespace, name)) => may(ResourceTarget {
+            group: core,
+            resource: "serviceaccounts",
+            namespace,
+            name,
+            ..ResourceTarget::default()
+        }),
         None => may(plain(core, "users", &wanted.user)),
     };
     user && wanted.groups.iter().all(|group| may(plain(core, "groups", group)))
@@ -155,7 +164,9 @@ fn may_impersonate(authorizer: &Authorizer, requestor: &Identity, wanted: &Wante
 /// The wanted identity with the groups that go without saying.
 fn identity(wanted: Wanted) -> Identity {
     let mut groups = wanted.groups;
-    if groups.is_empty() && let Some((namespace, _)) = service_account(&wanted.user) {
+    if groups.is_empty()
+        && let Some((namespace, _)) = service_account(&wanted.user)
+    {
         groups = vec!["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")];
     }
     let known = |group: &String| group == AUTHENTICATED || group == UNAUTHENTICATED;
@@ -191,14 +202,20 @@ mod tests {
     }
 
     fn get_configmap(identity: &Identity) -> Attributes<'_> {
-        let target = ResourceTarget { resource: "configmaps", namespace: "ns", name: "a", ..ResourceTarget::default() };
+        let target = ResourceTarget {
+            resource: "configmaps",
+            namespace: "ns",
+            name: "a",
+            ..ResourceTarget::default()
+        };
         Attributes { identity, verb: "get", target: Target::Resource(target) }
     }
 
     #[test]
     fn groups_without_a_user_are_refused() {
         let admin = Identity::admin("root");
-        let error = impersonated(&Authorizer::default(), &get_configmap(&admin), &headers(&[(GROUP, "g")])).unwrap_err();
+        let error = impersonated(&Authorizer::default(), &get_configmap(&admin), &headers(&[(GROUP, "g")]))
+            .unwrap_err();
         let text = r#"requested &user.DefaultInfo{Name:"", UID:"", Groups:[]string{"g"}, Extra:map[string][]string(nil)} without impersonating a user name"#;
         assert_eq!((error.code, error.message.as_str()), (400, text));
     }
@@ -225,9 +242,13 @@ mod tests {
         authorizer.apply_policy(Kind::ClusterRole, "", "r", Some(&role));
         authorizer.apply_policy(Kind::ClusterRoleBinding, "", "b", Some(&binding));
         let bob = Identity::new("bob", ["x"]);
-        let take = |pairs: &[(&'static str, &'static str)]| impersonated(&authorizer, &get_configmap(&bob), &headers(pairs));
+        let take = |pairs: &[(&'static str, &'static str)]| {
+            impersonated(&authorizer, &get_configmap(&bob), &headers(pairs))
+        };
         assert_eq!(take(&[(USER, "ann")]).unwrap().unwrap().user, "ann");
-        for pairs in [&[(USER, "root")][..], &[(USER, "ann"), (GROUP, "system:masters")], &[(USER, "ann"), (UID, "1")]] {
+        for pairs in
+            [&[(USER, "root")][..], &[(USER, "ann"), (GROUP, "system:masters")], &[(USER, "ann"), (UID, "1")]]
+        {
             let error = take(pairs).unwrap_err();
             assert_eq!(
                 error.message,

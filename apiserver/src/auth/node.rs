@@ -60,7 +60,9 @@ impl NodeGraph {
             }
         }
         let Some(pod) = pod else { return };
-        let Some(node) = pod.pointer("/spec/nodeName").and_then(Value::as_str).filter(|node| !node.is_empty()) else {
+        let Some(node) =
+            pod.pointer("/spec/nodeName").and_then(Value::as_str).filter(|node| !node.is_empty())
+        else {
             return;
         };
         let references = references_of(pod);
@@ -102,7 +104,13 @@ impl NodeGraph {
         }
     }
 
-    fn read_referent(&self, node: &str, referent: Referent, verb: &str, target: &ResourceTarget<'_>) -> Result<(), String> {
+    fn read_referent(
+        &self,
+        node: &str,
+        referent: Referent,
+        verb: &str,
+        target: &ResourceTarget<'_>,
+    ) -> Result<(), String> {
         if !matches!(verb, "get" | "list" | "watch") {
             return Err("can only read resources of this type".to_owned());
         }
@@ -112,7 +120,11 @@ impl NodeGraph {
         if target.name.is_empty() {
             return Err("No Object name found".to_owned());
         }
-        if self.refers(node, target.namespace, referent, target.name) { Ok(()) } else { Err(no_relationship(node)) }
+        if self.refers(node, target.namespace, referent, target.name) {
+            Ok(())
+        } else {
+            Err(no_relationship(node))
+        }
     }
 
     fn create_token(&self, node: &str, verb: &str, target: &ResourceTarget<'_>) -> Result<(), String> {
@@ -126,18 +138,36 @@ impl NodeGraph {
         }
     }
 
-    fn own_node(&self, node: &str, attributes: &Attributes<'_>, target: &ResourceTarget<'_>) -> Result<(), String> {
+    fn own_node(
+        &self,
+        node: &str,
+        attributes: &Attributes<'_>,
+        target: &ResourceTarget<'_>,
+    ) -> Result<(), String> {
         let reads = matches!(attributes.verb, "get" | "list" | "watch");
         if reads && target.subresource.is_empty() && target.name != node {
-            return Err(format!("node {} cannot read {}, only its own Node object", quoted(node), quoted(target.name)));
+            return Err(format!(
+                "node {} cannot read {}, only its own Node object",
+                quoted(node),
+                quoted(target.name)
+            ));
         }
         self.by_rules(attributes)
     }
 
-    fn own_pod(&self, node: &str, attributes: &Attributes<'_>, target: &ResourceTarget<'_>) -> Result<(), String> {
+    fn own_pod(
+        &self,
+        node: &str,
+        attributes: &Attributes<'_>,
+        target: &ResourceTarget<'_>,
+    ) -> Result<(), String> {
         match attributes.verb {
             "get" if target.subresource.is_empty() => {
-                if self.has_pod(node, target.namespace, target.name) { Ok(()) } else { Err(no_relationship(node)) }
+                if self.has_pod(node, target.namespace, target.name) {
+                    Ok(())
+                } else {
+                    Err(no_relationship(node))
+                }
             }
             "list" | "watch" if target.subresource.is_empty() => {
                 let wanted = format!("spec.nodeName={node}");
@@ -167,7 +197,10 @@ fn own_lease(node: &str, verb: &str, target: &ResourceTarget<'_>) -> Result<(), 
         return Err("can only get, create, update, patch, or delete a node lease".to_owned());
     }
     if target.namespace != "kube-node-lease" {
-        return Err(format!("can only access leases in the {} system namespace", go_quote("kube-node-lease")));
+        return Err(format!(
+            "can only access leases in the {} system namespace",
+            go_quote("kube-node-lease")
+        ));
     }
     // A create names its object in the body; NodeRestriction looks there.
     if verb != "create" && target.name != node {
@@ -217,7 +250,12 @@ fn references_of(pod: &Value) -> BTreeSet<Reference> {
             add(Referent::Secret, source.pointer("/secret/name"));
             add(Referent::ConfigMap, source.pointer("/configMap/name"));
         }
-        for secret in ["azureFile/secretName", "cephfs/secretRef/name", "csi/nodePublishSecretRef/name", "flexVolume/secretRef/name"] {
+        for secret in [
+            "azureFile/secretName",
+            "cephfs/secretRef/name",
+            "csi/nodePublishSecretRef/name",
+            "flexVolume/secretRef/name",
+        ] {
             add(Referent::Secret, volume.pointer(&format!("/{secret}")));
         }
     }
@@ -253,7 +291,11 @@ mod tests {
     fn a_node_reads_what_its_pods_refer_to_and_nothing_else() {
         let identity = Identity::node("n1");
         let mut graph = graph();
-        graph.apply("other", "c", Some(&json!({"spec": {"nodeName": "n2", "volumes": [{"secret": {"secretName": "s2"}}]}})));
+        graph.apply(
+            "other",
+            "c",
+            Some(&json!({"spec": {"nodeName": "n2", "volumes": [{"secret": {"secretName": "s2"}}]}})),
+        );
         let no = Err("no relationship found between node 'n1' and this object".to_owned());
         #[rustfmt::skip]
         let table = [
@@ -275,9 +317,14 @@ mod tests {
             ("delete", "services", "", "ns", "x", Err(String::new())),
         ];
         for (verb, resource, subresource, namespace, name, expected) in table {
-            let target = ResourceTarget { resource, subresource, namespace, name, ..ResourceTarget::default() };
+            let target =
+                ResourceTarget { resource, subresource, namespace, name, ..ResourceTarget::default() };
             let attributes = Attributes { identity: &identity, verb, target: Target::Resource(target) };
-            assert_eq!(graph.decide("n1", &attributes), expected, "{verb} {resource}/{subresource} {namespace}/{name}");
+            assert_eq!(
+                graph.decide("n1", &attributes),
+                expected,
+                "{verb} {resource}/{subresource} {namespace}/{name}"
+            );
         }
     }
 
@@ -285,9 +332,13 @@ mod tests {
     fn pods_are_listed_by_node_only() {
         let identity = Identity::node("n1");
         let graph = graph();
-        for (selector, allowed) in [(None, false), (Some("spec.nodeName=n1"), true), (Some("spec.nodeName=n2"), false)] {
-            let target = ResourceTarget { resource: "pods", field_selector: selector, ..ResourceTarget::default() };
-            let attributes = Attributes { identity: &identity, verb: "watch", target: Target::Resource(target) };
+        for (selector, allowed) in
+            [(None, false), (Some("spec.nodeName=n1"), true), (Some("spec.nodeName=n2"), false)]
+        {
+            let target =
+                ResourceTarget { resource: "pods", field_selector: selector, ..ResourceTarget::default() };
+            let attributes =
+                Attributes { identity: &identity, verb: "watch", target: Target::Resource(target) };
             assert_eq!(graph.decide("n1", &attributes).is_ok(), allowed, "{selector:?}");
         }
     }

@@ -33,7 +33,9 @@ impl TokenFile {
                 continue;
             }
             let columns = columns(line);
-            let [token, user, uid, rest @ ..] = columns.as_slice() else { return Err(ParseError { line: index + 1 }) };
+            let [token, user, uid, rest @ ..] = columns.as_slice() else {
+                return Err(ParseError { line: index + 1 });
+            };
             if token.is_empty() || user.is_empty() {
                 return Err(ParseError { line: index + 1 });
             }

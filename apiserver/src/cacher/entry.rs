@@ -55,7 +55,8 @@ impl TypePrefix {
         }
         out.push(b'}');
         if let Some(fields) = object.as_object() {
-            let rest = fields.iter().filter(|(k, _)| !matches!(k.as_str(), "kind" | "apiVersion" | "metadata"));
+            let rest =
+                fields.iter().filter(|(k, _)| !matches!(k.as_str(), "kind" | "apiVersion" | "metadata"));
             for (key, value) in rest {
                 out.push(b',');
                 write_fields(&mut out, std::iter::once((key, value)));
@@ -83,7 +84,12 @@ impl Entry {
     ///
     /// # Errors
     /// When the bytes are not the JSON of an object.
-    pub fn new(prefix: &TypePrefix, key: Arc<str>, stored: &Bytes, revision: Revision) -> Result<Self, NotAnObject> {
+    pub fn new(
+        prefix: &TypePrefix,
+        key: Arc<str>,
+        stored: &Bytes,
+        revision: Revision,
+    ) -> Result<Self, NotAnObject> {
         let reencoded;
         let canonical = if stored.starts_with(prefix.open.as_bytes()) {
             stored
@@ -181,7 +187,10 @@ impl Entry {
             labels: Option<BTreeMap<String, String>>,
         }
         self.labels.get_or_init(|| {
-            serde_json::from_slice::<Head>(&self.json).ok().and_then(|head| head.metadata.labels).unwrap_or_default()
+            serde_json::from_slice::<Head>(&self.json)
+                .ok()
+                .and_then(|head| head.metadata.labels)
+                .unwrap_or_default()
         })
     }
 
@@ -204,8 +213,13 @@ mod tests {
     use super::*;
     use crate::registry::strategy::Scope;
 
-    const RESOURCE: Resource =
-        Resource { group: "", version: "v1", name: "configmaps", kind: "ConfigMap", scope: Scope::Namespaced };
+    const RESOURCE: Resource = Resource {
+        group: "",
+        version: "v1",
+        name: "configmaps",
+        kind: "ConfigMap",
+        scope: Scope::Namespaced,
+    };
 
     #[test]
     fn the_resource_version_is_put_into_stored_bytes_whatever_their_order() {

@@ -182,7 +182,11 @@ impl Cacher {
     ///
     /// # Errors
     /// [`Expired`] when the events since then are no longer kept.
-    pub fn snapshot_at(&self, namespace: Option<&str>, revision: Revision) -> Result<Vec<Arc<Entry>>, Expired> {
+    pub fn snapshot_at(
+        &self,
+        namespace: Option<&str>,
+        revision: Revision,
+    ) -> Result<Vec<Arc<Entry>>, Expired> {
         let state = self.read();
         let oldest = state.ring.floor();
         let mut undone: HashMap<&str, Option<&Arc<Entry>>> = HashMap::new();
@@ -252,8 +256,7 @@ impl Watcher {
     pub fn read(&mut self, max: usize) -> Result<Vec<Arc<Event>>, Expired> {
         self.changed.mark_unchanged();
         let state = self.cacher.read();
-        let mut events =
-            state.ring.read(self.cursor, max).ok_or(Expired { oldest: state.ring.floor() })?;
+        let mut events = state.ring.read(self.cursor, max).ok_or(Expired { oldest: state.ring.floor() })?;
         drop(state);
         self.cursor += events.len() as u64;
         events.retain(|event| event.revision > self.after);

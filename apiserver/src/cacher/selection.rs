@@ -29,7 +29,9 @@ impl Selection {
 
     /// Whether selectors leave objects out (then nobody knows how many remain).
     pub fn is_partial(&self) -> bool {
-        self.has_labels || self.name.is_some() || self.fields.as_ref().is_some_and(|f| !f.requirements().is_empty())
+        self.has_labels
+            || self.name.is_some()
+            || self.fields.as_ref().is_some_and(|f| !f.requirements().is_empty())
     }
 
     /// Whether the object is meant.

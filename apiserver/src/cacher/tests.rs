@@ -45,7 +45,12 @@ fn an_object_that_stops_matching_is_deleted_for_the_watcher_with_its_last_matchi
             let line: Value = serde_json::from_slice(&event.line(event_type).unwrap()).unwrap();
             let metadata = &line["object"]["metadata"];
             let text = |v: &Value| v.as_str().unwrap().to_owned();
-            format!("{} {} {}", text(&line["type"]), text(&metadata["resourceVersion"]), text(&metadata["labels"]["l"]))
+            format!(
+                "{} {} {}",
+                text(&line["type"]),
+                text(&metadata["resourceVersion"]),
+                text(&metadata["labels"]["l"])
+            )
         })
         .collect();
     assert_eq!(lines, ["ADDED 2 in", "DELETED 3 in", "ADDED 4 in", "DELETED 5 in"]);

@@ -73,7 +73,8 @@ impl Codec {
             MediaType::Yaml => decode::MediaType::Yaml,
             MediaType::Protobuf => decode::MediaType::Protobuf,
         };
-        let decoded = decode_object(&self.schemas, &self.messages, &expected, media_type, body, &self.limits)?;
+        let decoded =
+            decode_object(&self.schemas, &self.messages, &expected, media_type, body, &self.limits)?;
         match context.field_validation {
             FieldValidation::Strict => {
                 if let Some(refusal) = decoded.strict_error(&expected) {
@@ -98,8 +99,11 @@ impl Codec {
             MediaType::Json => decode_json(body, &self.limits).map_err(|error| bad(&error))?.into_value(),
             MediaType::Yaml => decode_yaml(body, &self.limits).map_err(|error| bad(&error))?.into_value(),
             MediaType::Protobuf => {
-                let expected =
-                    GroupVersionKind { group: String::new(), version: "v1".to_owned(), kind: "DeleteOptions".to_owned() };
+                let expected = GroupVersionKind {
+                    group: String::new(),
+                    version: "v1".to_owned(),
+                    kind: "DeleteOptions".to_owned(),
+                };
                 self.messages.decode_as(body, &expected).map_err(|error| bad(&error))?
             }
         };
@@ -121,7 +125,8 @@ impl Codec {
     /// 406, when the kind has no message.
     pub fn encode_protobuf(&self, object: &Value) -> Result<Vec<u8>, Refusal> {
         self.messages.encode(object).map_err(|error| {
-            let status = Status::failure(Reason::NotAcceptable, format!("the object cannot be encoded: {error}"));
+            let status =
+                Status::failure(Reason::NotAcceptable, format!("the object cannot be encoded: {error}"));
             Box::new(status.with_details(StatusDetails::default()))
         })
     }

@@ -129,17 +129,33 @@ fn looks_like_another_type(text: &str) -> bool {
     let lower = text.to_ascii_lowercase();
     let is_word = matches!(
         lower.as_str(),
-        "" | "~" | "null" | "true" | "false" | "yes" | "no" | "on" | "off" | "y" | "n" | ".nan" | ".inf" | "-.inf" | "+.inf"
+        "" | "~"
+            | "null"
+            | "true"
+            | "false"
+            | "yes"
+            | "no"
+            | "on"
+            | "off"
+            | "y"
+            | "n"
+            | ".nan"
+            | ".inf"
+            | "-.inf"
+            | "+.inf"
     );
     let is_number = text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '-' | '+' | '.'))
         && text.chars().any(|c| c.is_ascii_digit())
-        && text.chars().all(|c| c.is_ascii_hexdigit() || matches!(c, '-' | '+' | '.' | '_' | ':' | 'x' | 'o' | 'T' | 'Z' | ' '));
+        && text.chars().all(|c| {
+            c.is_ascii_hexdigit() || matches!(c, '-' | '+' | '.' | '_' | ':' | 'x' | 'o' | 'T' | 'Z' | ' ')
+        });
     is_word || is_number
 }
 
 fn is_plain(text: &str) -> bool {
-    const INDICATORS: &[char] =
-        &['-', '?', ':', ',', '[', ']', '{', '}', '#', '&', '*', '!', '|', '>', '\'', '"', '%', '@', '`', '='];
+    const INDICATORS: &[char] = &[
+        '-', '?', ':', ',', '[', ']', '{', '}', '#', '&', '*', '!', '|', '>', '\'', '"', '%', '@', '`', '=',
+    ];
     let starts_well = match text.chars().next() {
         None => false,
         Some('-' | '?' | ':') => text.len() > 1 && !text[1..].starts_with(' '),

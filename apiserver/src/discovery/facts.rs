@@ -51,7 +51,11 @@ impl Fact {
     /// The group, version and kind of what is sent and answered.
     pub fn response_kind(&self) -> (&str, &str, &str) {
         let (group, version) = self.group_and_version();
-        if self.version.is_empty() { (group, version, &self.kind) } else { (&self.group, &self.version, &self.kind) }
+        if self.version.is_empty() {
+            (group, version, &self.kind)
+        } else {
+            (&self.group, &self.version, &self.kind)
+        }
     }
 }
 

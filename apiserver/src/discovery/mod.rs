@@ -130,7 +130,8 @@ impl Discovery {
     /// The group versions that are served, such as `apps/v1` and `v1`.
     pub fn group_versions(&self) -> impl Iterator<Item = &str> {
         self.documents.keys().filter_map(|path| {
-            path.strip_prefix("/api/").or_else(|| path.strip_prefix("/apis/").filter(|rest| rest.contains('/')))
+            path.strip_prefix("/api/")
+                .or_else(|| path.strip_prefix("/apis/").filter(|rest| rest.contains('/')))
         })
     }
 
@@ -280,7 +281,11 @@ fn aggregated_resources(facts: &[&Fact]) -> Vec<Value> {
             .filter(|sub| sub.parts().0 == fact.name && !sub.parts().1.is_empty())
             .map(|sub| json!({"subresource": sub.parts().1, "responseKind": kind(sub), "verbs": sub.verbs}))
             .collect();
-        for (key, list) in [("shortNames", json!(fact.short_names)), ("categories", json!(fact.categories)), ("subresources", json!(below))] {
+        for (key, list) in [
+            ("shortNames", json!(fact.short_names)),
+            ("categories", json!(fact.categories)),
+            ("subresources", json!(below)),
+        ] {
             if list.as_array().is_some_and(|list| !list.is_empty()) {
                 value[key] = list;
             }
@@ -302,12 +307,15 @@ mod tests {
     use super::*;
 
     fn discovery() -> Discovery {
-        let served = |group: &str, _: &str, resource: &str, subresource: &str| match (group, resource, subresource) {
-            ("", "pods", "") | ("apps", "deployments", "") | ("events.k8s.io", "events", "") => Some(Served::Stored),
-            ("", "pods", "eviction") => Some(Served::Answered),
-            ("authorization.k8s.io", "selfsubjectaccessreviews", _) => Some(Served::Answered),
-            _ => None,
-        };
+        let served =
+            |group: &str, _: &str, resource: &str, subresource: &str| match (group, resource, subresource) {
+                ("", "pods", "") | ("apps", "deployments", "") | ("events.k8s.io", "events", "") => {
+                    Some(Served::Stored)
+                }
+                ("", "pods", "eviction") => Some(Served::Answered),
+                ("authorization.k8s.io", "selfsubjectaccessreviews", _) => Some(Served::Answered),
+                _ => None,
+            };
         Discovery::new(served, "127.0.0.1:6443")
     }
 
@@ -321,12 +329,14 @@ mod tests {
     #[tokio::test]
     async fn only_what_is_served_is_listed() {
         let (_, _, list) = get("/api/v1", "application/json").await;
-        let names: Vec<&str> = list["resources"].as_array().unwrap().iter().filter_map(|r| r["name"].as_str()).collect();
+        let names: Vec<&str> =
+            list["resources"].as_array().unwrap().iter().filter_map(|r| r["name"].as_str()).collect();
         assert_eq!(names, ["pods", "pods/eviction"]);
         assert_eq!(list["resources"][1]["group"], "policy");
         assert_eq!(list.get("apiVersion"), None);
         let (_, _, groups) = get("/apis/", "").await;
-        let names: Vec<&str> = groups["groups"].as_array().unwrap().iter().filter_map(|g| g["name"].as_str()).collect();
+        let names: Vec<&str> =
+            groups["groups"].as_array().unwrap().iter().filter_map(|g| g["name"].as_str()).collect();
         assert_eq!(names, ["apps", "events.k8s.io", "authorization.k8s.io"]);
         assert!(discovery().answer("/apis/batch/v1", &HeaderMap::new()).is_none());
         assert!(discovery().has_group("apps") && !discovery().has_group("batch"));
@@ -346,9 +356,13 @@ mod tests {
             (IF_NONE_MATCH, headers[ETAG].clone()),
         ]);
         assert_eq!(discovery().answer("/api", &again).unwrap().status(), 304);
-        for old in ["application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList", "text/html"] {
+        for old in ["application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList", "text/html"]
+        {
             assert_eq!(get("/apis", old).await.0, 406, "{old}");
         }
-        assert_eq!(get("/apis", "application/xml, application/yaml").await.1[CONTENT_TYPE], "application/yaml");
+        assert_eq!(
+            get("/apis", "application/xml, application/yaml").await.1[CONTENT_TYPE],
+            "application/yaml"
+        );
     }
 }

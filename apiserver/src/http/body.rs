@@ -25,7 +25,8 @@ pub async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Refusal> {
     let mut buffer = BytesMut::new();
     let mut drained = 0;
     while let Some(chunk) = stream.next().await {
-        let chunk = chunk.map_err(|error| Box::new(Status::bad_request(format!("reading the body: {error}"))))?;
+        let chunk =
+            chunk.map_err(|error| Box::new(Status::bad_request(format!("reading the body: {error}"))))?;
         if too_large || buffer.len() + chunk.len() > LIMIT_BYTES {
             too_large = true;
             drained += chunk.len();

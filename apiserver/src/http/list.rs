@@ -147,7 +147,9 @@ pub(super) async fn page(api: &Api, kind: &Kind, options: &ListOptions) -> Resul
     let namespace = options.selection.namespace.as_deref();
     let token = if options.token.is_empty() { None } else { Some(ContinueToken::decode(&options.token)?) };
     if token.is_some() && !options.resource_version.is_empty() && options.resource_version != "0" {
-        return Err(Status::bad_request("specifying resource version is not allowed when using continue").into());
+        return Err(
+            Status::bad_request("specifying resource version is not allowed when using continue").into()
+        );
     }
     let version = version(options, token.as_ref())?;
     let snapshot = match api.registry.snapshot(kind, namespace, version).await {
@@ -183,7 +185,13 @@ fn relative<'a>(entry: &'a Entry, namespace: Option<&str>) -> &'a str {
     if namespace.is_some() { entry.name() } else { entry.key() }
 }
 
-fn cut(kind: &Kind, options: &ListOptions, snapshot: Snapshot, token: Option<&ContinueToken>, limit: usize) -> Page {
+fn cut(
+    kind: &Kind,
+    options: &ListOptions,
+    snapshot: Snapshot,
+    token: Option<&ContinueToken>,
+    limit: usize,
+) -> Page {
     let namespace = options.selection.namespace.as_deref();
     let strategy = &*kind.strategy;
     let from = token.map_or(0, |token| {

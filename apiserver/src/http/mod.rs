@@ -116,7 +116,8 @@ async fn answer(api: &Api, query: &Query, request: Request) -> Result<Response, 
     // Bindings are not stored: they are a way to write to pods.
     let is_binding = info.resource == "bindings" && info.api_group.is_empty();
     let resource = if is_binding { "pods" } else { &info.resource };
-    let kind = api.registry.kind(&info.api_group, &info.api_version, resource).ok_or_else(no_such_resource)?;
+    let kind =
+        api.registry.kind(&info.api_group, &info.api_version, resource).ok_or_else(no_such_resource)?;
     let subresource = subresource(kind, &info)?;
     check_method(kind, &info, subresource, request.method())?;
     if is_binding && info.verb != "create" {
@@ -139,7 +140,11 @@ async fn answer(api: &Api, query: &Query, request: Request) -> Result<Response, 
     route(call, subresource, request).await
 }
 
-async fn route(mut call: Call, subresource: Option<Subresource>, request: Request) -> Result<Response, Refusal> {
+async fn route(
+    mut call: Call,
+    subresource: Option<Subresource>,
+    request: Request,
+) -> Result<Response, Refusal> {
     let (headers, body) = {
         let (parts, body) = request.into_parts();
         (parts.headers, body)
@@ -150,9 +155,7 @@ async fn route(mut call: Call, subresource: Option<Subresource>, request: Reques
     };
     let (namespace, name) = (call.namespace().to_owned(), call.info.name.clone());
     let result = match (call.info.verb.as_str(), subresource) {
-        ("get", None) => {
-            list::get(&call.api, &call.kind, (&namespace, &name), call.form, &call.query).await
-        }
+        ("get", None) => list::get(&call.api, &call.kind, (&namespace, &name), call.form, &call.query).await,
         ("list", None) => {
             let options = ListOptions::parse(&call.query, &call.kind, call.wanted_namespace(), false)?;
             list::list(&call.api, &call.kind, &options, call.form, &call.query).await
@@ -249,9 +252,12 @@ pub fn no_such_resource() -> Refusal {
 
 /// The path is served, but not this method.
 pub fn method_not_allowed() -> Refusal {
-    Status::failure(Reason::MethodNotAllowed, "the server does not allow this method on the requested resource")
-        .with_details(StatusDetails::default())
-        .into()
+    Status::failure(
+        Reason::MethodNotAllowed,
+        "the server does not allow this method on the requested resource",
+    )
+    .with_details(StatusDetails::default())
+    .into()
 }
 
 #[cfg(test)]

@@ -85,7 +85,8 @@ impl Form {
     /// 406, if there is none.
     pub fn negotiate(headers: &HeaderMap, query: &Query, streams: Streams) -> Result<Self, Refusal> {
         let pretty = wants_pretty(headers, query);
-        let accept: Vec<&str> = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
+        let accept: Vec<&str> =
+            headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
         let accept = accept.join(",");
         if accept.trim().is_empty() {
             return Ok(Self { pretty, ..Self::json() });
@@ -164,7 +165,8 @@ fn wants_pretty(headers: &HeaderMap, query: &Query) -> bool {
 fn not_acceptable(streams: Streams) -> Refusal {
     let mut available = "application/json, application/yaml, application/vnd.kubernetes.protobuf".to_owned();
     if streams == Streams::Yes {
-        available.push_str(", application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch");
+        available
+            .push_str(", application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch");
     }
     let message = format!("406: Not Acceptable\n\nAvailable representations: {available}");
     Status::failure(Reason::NotAcceptable, message).with_details(StatusDetails::default()).into()
@@ -211,7 +213,11 @@ mod tests {
                 Shape::Table("v1"),
             ),
             ("application/json;as=Odd;v=v1;g=meta.k8s.io,application/json", MediaType::Json, Shape::Object),
-            ("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1", MediaType::Json, Shape::PartialObjectList("v1")),
+            (
+                "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
+                MediaType::Json,
+                Shape::PartialObjectList("v1"),
+            ),
         ];
         for (accept, media_type, shape) in table {
             let mut headers = HeaderMap::new();

@@ -9,7 +9,7 @@ use wherry_storage::Revision;
 use super::query::Query;
 use crate::cacher::selection::Selection;
 use crate::registry::context::{Context, FieldValidation};
-use crate::registry::{DeleteOptions, Kind, Preconditions, Refusal, Propagation};
+use crate::registry::{DeleteOptions, Kind, Preconditions, Propagation, Refusal};
 
 /// The group that names option kinds in errors.
 const META: &str = "meta.k8s.io";
@@ -21,11 +21,12 @@ const META: &str = "meta.k8s.io";
 pub(super) fn integer(query: &Query, key: &str) -> Result<Option<i64>, Refusal> {
     let Some(text) = query.given(key) else { return Ok(None) };
     text.parse().map(Some).map_err(|_| {
-        let why = if !text.is_empty() && text.trim_start_matches(['-', '+']).bytes().all(|b| b.is_ascii_digit()) {
-            "value out of range"
-        } else {
-            "invalid syntax"
-        };
+        let why =
+            if !text.is_empty() && text.trim_start_matches(['-', '+']).bytes().all(|b| b.is_ascii_digit()) {
+                "value out of range"
+            } else {
+                "invalid syntax"
+            };
         Box::new(Status::bad_request(format!("strconv.ParseInt: parsing {}: {why}", go_quote(text))))
     })
 }
@@ -56,7 +57,12 @@ impl ListOptions {
     ///
     /// # Errors
     /// 400 or 422, as Kubernetes words them.
-    pub(super) fn parse(query: &Query, kind: &Kind, namespace: Option<String>, watch: bool) -> Result<Self, Refusal> {
+    pub(super) fn parse(
+        query: &Query,
+        kind: &Kind,
+        namespace: Option<String>,
+        watch: bool,
+    ) -> Result<Self, Refusal> {
         let limit = integer(query, "limit")?.unwrap_or_default();
         let timeout = integer(query, "timeoutSeconds")?;
         let options = Self {
@@ -67,10 +73,16 @@ impl ListOptions {
             token: query.first("continue").unwrap_or_default().to_owned(),
             bookmarks: query.flag("allowWatchBookmarks"),
             send_initial_events: query.given("sendInitialEvents").map(|_| query.flag("sendInitialEvents")),
-            timeout_seconds: timeout.and_then(|seconds| u64::try_from(seconds).ok()).filter(|seconds| *seconds > 0),
+            timeout_seconds: timeout
+                .and_then(|seconds| u64::try_from(seconds).ok())
+                .filter(|seconds| *seconds > 0),
         };
         let errors = if watch { options.watch_errors() } else { options.list_errors() };
-        if errors.is_empty() { Ok(options) } else { Err(Status::invalid(META, "ListOptions", "", &errors).into()) }
+        if errors.is_empty() {
+            Ok(options)
+        } else {
+            Err(Status::invalid(META, "ListOptions", "", &errors).into())
+        }
     }
 
     fn list_errors(&self) -> ErrorList {
@@ -87,10 +99,14 @@ impl ListOptions {
             return errors;
         }
         if self.resource_version.is_empty() {
-            errors.push(Error::forbidden(&path, "resourceVersionMatch is forbidden unless resourceVersion is provided"));
+            errors.push(Error::forbidden(
+                &path,
+                "resourceVersionMatch is forbidden unless resourceVersion is provided",
+            ));
         }
         if !self.token.is_empty() {
-            errors.push(Error::forbidden(&path, "resourceVersionMatch is forbidden when continue is provided"));
+            errors
+                .push(Error::forbidden(&path, "resourceVersionMatch is forbidden when continue is provided"));
         }
         if !matches!(version_match, "Exact" | "NotOlderThan") {
             errors.push(Error::not_supported(&path, version_match, &["Exact", "NotOlderThan", ""]));
@@ -121,7 +137,8 @@ impl ListOptions {
             errors.push(Error::not_supported(&path, version_match, &["NotOlderThan"]));
         }
         if !self.token.is_empty() {
-            errors.push(Error::forbidden(&path, "resourceVersionMatch is forbidden when continue is provided"));
+            errors
+                .push(Error::forbidden(&path, "resourceVersionMatch is forbidden when continue is provided"));
         }
         errors
     }
@@ -145,7 +162,9 @@ pub(super) fn parse_version(text: &str) -> Result<Option<Revision>, String> {
     }
     text.parse().map(Some).map_err(|_| {
         let quoted = go_quote(text);
-        format!("resourceVersion: Invalid value: {quoted}: strconv.ParseUint: parsing {quoted}: invalid syntax")
+        format!(
+            "resourceVersion: Invalid value: {quoted}: strconv.ParseUint: parsing {quoted}: invalid syntax"
+        )
     })
 }
 
@@ -160,7 +179,8 @@ fn selection(query: &Query, kind: &Kind, namespace: Option<String>) -> Result<Se
 }
 
 fn field_selector(kind: &Kind, text: &str) -> Result<FieldSelector, Refusal> {
-    let selector = FieldSelector::parse(text).map_err(|error| Box::new(Status::bad_request(error.to_string())))?;
+    let selector =
+        FieldSelector::parse(text).map_err(|error| Box::new(Status::bad_request(error.to_string())))?;
     let known = kind.strategy.selectable_field_names();
     for requirement in selector.requirements() {
         let field = requirement.field.as_str();
@@ -169,7 +189,10 @@ fn field_selector(kind: &Kind, text: &str) -> Result<FieldSelector, Refusal> {
             continue;
         }
         let message = if known.is_empty() {
-            format!("{} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"", go_quote(field))
+            format!(
+                "{} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"",
+                go_quote(field)
+            )
         } else {
             format!("field label not supported: {field}")
         };
@@ -217,7 +240,11 @@ fn dry_run_errors(given: &[&str]) -> ErrorList {
 ///
 /// # Errors
 /// 400 or 422, as Kubernetes words them.
-pub(super) fn delete_options(query: &Query, body: Option<&Value>, context: &mut Context) -> Result<DeleteOptions, Refusal> {
+pub(super) fn delete_options(
+    query: &Query,
+    body: Option<&Value>,
+    context: &mut Context,
+) -> Result<DeleteOptions, Refusal> {
     let grace = integer(query, "gracePeriodSeconds")?;
     let from_query = |key: &str| query.given(key).map(str::to_owned);
     let (grace, orphan, propagation, dry_run, preconditions) = match body {
@@ -310,10 +337,8 @@ fn is_duration(text: &str) -> bool {
             return false;
         }
         let units = ["ns", "us", "µs", "μs", "ms", "s", "m", "h"];
-        let Some(unit) = units
-            .into_iter()
-            .filter(|unit| number.starts_with(unit))
-            .max_by_key(|unit| unit.len())
+        let Some(unit) =
+            units.into_iter().filter(|unit| number.starts_with(unit)).max_by_key(|unit| unit.len())
         else {
             return false;
         };

@@ -43,12 +43,10 @@ const NAMESPACE_SUBRESOURCES: [&str; 2] = ["status", "finalize"];
 impl RequestInfo {
     /// The facts of a request.
     pub fn new(method: &Method, path: &str, query: &Query) -> Self {
-        let mut info = Self {
-            path: path.to_owned(),
-            verb: method.as_str().to_ascii_lowercase(),
-            ..Self::default()
-        };
-        let decoded: Vec<String> = path.trim_matches('/').split('/').map(super::query::percent_decode).collect();
+        let mut info =
+            Self { path: path.to_owned(), verb: method.as_str().to_ascii_lowercase(), ..Self::default() };
+        let decoded: Vec<String> =
+            path.trim_matches('/').split('/').map(super::query::percent_decode).collect();
         let mut parts: &[String] = &decoded;
         if parts.len() < 3 || !matches!(parts[0].as_str(), "api" | "apis") {
             return info;
@@ -108,7 +106,8 @@ impl RequestInfo {
         if self.name.is_empty() && self.verb == "get" {
             self.verb = if query.flag("watch") { "watch" } else { "list" }.to_owned();
         }
-        if matches!(self.verb.as_str(), "list" | "watch") && self.name.is_empty()
+        if matches!(self.verb.as_str(), "list" | "watch")
+            && self.name.is_empty()
             && let Some(name) = query.first("fieldSelector").and_then(selected_name)
         {
             self.name = name;
@@ -134,7 +133,9 @@ fn selected_name(selector: &str) -> Option<String> {
         .split(',')
         .filter_map(|term| term.strip_prefix("metadata.name="))
         .map(|name| name.strip_prefix('=').unwrap_or(name))
-        .find(|name| !name.is_empty() && !name.contains('/') && !name.contains('%') && *name != "." && *name != "..")
+        .find(|name| {
+            !name.is_empty() && !name.contains('/') && !name.contains('%') && *name != "." && *name != ".."
+        })
         .map(str::to_owned)
 }
 
@@ -183,7 +184,16 @@ mod tests {
 
     #[test]
     fn discovery_and_health_are_not_resources() {
-        for uri in ["/", "/api", "/api/v1", "/apis", "/apis/apps", "/apis/apps/v1", "/healthz", "/openapi/v3/apis/apps/v1"] {
+        for uri in [
+            "/",
+            "/api",
+            "/api/v1",
+            "/apis",
+            "/apis/apps",
+            "/apis/apps/v1",
+            "/healthz",
+            "/openapi/v3/apis/apps/v1",
+        ] {
             let info = info("GET", uri);
             assert!(!info.is_resource_request, "{uri}");
             assert_eq!(info.verb, "get");

@@ -103,9 +103,9 @@ impl TableForm {
                 json!({"cells": cells.unwrap_or_else(|| plain_cells(object)), "object": self.included(object)})
             })
             .collect();
-        let has_cells = objects.first().is_none_or(|object| {
-            kind.strategy.table_cells(object, self.now_unix_seconds).is_some()
-        });
+        let has_cells = objects
+            .first()
+            .is_none_or(|object| kind.strategy.table_cells(object, self.now_unix_seconds).is_some());
         let definitions = match columns {
             _ if !with_columns => Value::Null,
             Some(columns) if has_cells => columns.iter().map(definition).collect(),
@@ -152,9 +152,13 @@ pub(super) fn wrong_partial(kind: &Kind, shape: Shape) -> Refusal {
     let type_name = format!("*core.{}", kind.resource.kind);
     let message = match shape {
         Shape::PartialObjectList(_) => {
-            format!("you requested PartialObjectMetadataList, but the requested object is not a list ({type_name})")
+            format!(
+                "you requested PartialObjectMetadataList, but the requested object is not a list ({type_name})"
+            )
         }
-        _ => format!("you requested PartialObjectMetadata, but the requested object is a list ({type_name}List)"),
+        _ => format!(
+            "you requested PartialObjectMetadata, but the requested object is a list ({type_name}List)"
+        ),
     };
     Status::failure(Reason::NotAcceptable, message).into()
 }

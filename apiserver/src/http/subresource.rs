@@ -19,8 +19,13 @@ const SCALE: Resource =
     Resource { group: "autoscaling", version: "v1", name: "scales", kind: "Scale", scope: Scope::Namespaced };
 const BINDING: Resource =
     Resource { group: "", version: "v1", name: "bindings", kind: "Binding", scope: Scope::Namespaced };
-const EVICTION: Resource =
-    Resource { group: "policy", version: "v1", name: "evictions", kind: "Eviction", scope: Scope::Namespaced };
+const EVICTION: Resource = Resource {
+    group: "policy",
+    version: "v1",
+    name: "evictions",
+    kind: "Eviction",
+    scope: Scope::Namespaced,
+};
 
 /// Answers a request to a subresource.
 pub(super) async fn answer(
@@ -35,7 +40,10 @@ pub(super) async fn answer(
             list::get(&call.api, &call.kind, (&names.0, &names.1), call.form, &call.query).await
         }
         (
-            Subresource::Status | Subresource::EphemeralContainers | Subresource::Resize | Subresource::Finalize,
+            Subresource::Status
+            | Subresource::EphemeralContainers
+            | Subresource::Resize
+            | Subresource::Finalize,
             "update",
         ) => write::put(call, headers, body, &write::Place::of(subresource)).await,
         (Subresource::Status | Subresource::EphemeralContainers | Subresource::Resize, "patch") => {
@@ -46,7 +54,9 @@ pub(super) async fn answer(
             let scale = scale_of(&object)?;
             respond_scale(call, scale)
         }
-        (Subresource::Scale, verb @ ("update" | "patch")) => scale(call, verb == "patch", headers, body).await,
+        (Subresource::Scale, verb @ ("update" | "patch")) => {
+            scale(call, verb == "patch", headers, body).await
+        }
         (Subresource::Binding, "create") => {
             options::write_options(&call.query, "CreateOptions", &mut call.context)?;
             let binding = sent(call, &BINDING, headers, body)?;
@@ -84,10 +94,13 @@ fn scale_of(object: &Value) -> Result<Value, Refusal> {
     let mut status = json!({"replicas": object["status"]["replicas"].as_i64().unwrap_or_default()});
     let selector = &object["spec"]["selector"];
     if !selector.is_null() {
-        let parsed = Selector::from_label_selector(selector).map_err(|error| Box::new(Status::internal(error)))?;
+        let parsed =
+            Selector::from_label_selector(selector).map_err(|error| Box::new(Status::internal(error)))?;
         status["selector"] = parsed.to_string().into();
     }
-    Ok(json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status}))
+    Ok(
+        json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status}),
+    )
 }
 
 fn respond_scale(call: &Call, scale: Value) -> Result<Response, Refusal> {
@@ -98,7 +111,12 @@ fn respond_scale(call: &Call, scale: Value) -> Result<Response, Refusal> {
     call.api.value(StatusCode::OK, call.form, &shaped)
 }
 
-async fn scale(call: &mut Call, is_patch: bool, headers: &HeaderMap, body: &Bytes) -> Result<Response, Refusal> {
+async fn scale(
+    call: &mut Call,
+    is_patch: bool,
+    headers: &HeaderMap,
+    body: &Bytes,
+) -> Result<Response, Refusal> {
     let kind_of_options = if is_patch { "PatchOptions" } else { "UpdateOptions" };
     options::write_options(&call.query, kind_of_options, &mut call.context)?;
     let patch = if is_patch { Some(write::read_patch(headers, body)?) } else { None };
@@ -157,7 +175,9 @@ pub(super) async fn bind(
         let uid = object::text(binding, "uid");
         if !uid.is_empty() && uid != object::text(old, "uid") {
             let have = object::text(old, "uid");
-            return Err(conflict(format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {have}")));
+            return Err(conflict(format!(
+                "Precondition failed: UID in precondition: {uid}, UID in object meta: {have}"
+            )));
         }
         if object::is_deleting(old) {
             return Err(conflict(format!("pod {name} is being deleted, cannot be assigned to a host")));
@@ -193,7 +213,8 @@ fn set_condition(pod: &mut Value, condition_type: &str, now: &str) {
         *conditions = json!([]);
     }
     let Some(list) = conditions.as_array_mut() else { return };
-    let condition = json!({"type": condition_type, "status": "True", "lastProbeTime": null, "lastTransitionTime": now});
+    let condition =
+        json!({"type": condition_type, "status": "True", "lastProbeTime": null, "lastTransitionTime": now});
     match list.iter_mut().find(|condition| condition["type"] == condition_type) {
         Some(present) if present["status"] == "True" => {}
         Some(present) => *present = condition,
@@ -202,7 +223,11 @@ fn set_condition(pod: &mut Value, condition_type: &str, now: &str) {
 }
 
 /// POST to `bindings`: the pod is named by the binding.
-pub(super) async fn bind_by_name(call: &mut Call, headers: &HeaderMap, body: &Bytes) -> Result<Response, Refusal> {
+pub(super) async fn bind_by_name(
+    call: &mut Call,
+    headers: &HeaderMap,
+    body: &Bytes,
+) -> Result<Response, Refusal> {
     options::write_options(&call.query, "CreateOptions", &mut call.context)?;
     let binding = sent(call, &BINDING, headers, body)?;
     let (namespace, name) = (call.namespace().to_owned(), object::name(&binding).to_owned());
@@ -215,7 +240,11 @@ async fn evict(call: &mut Call, headers: &HeaderMap, body: &Bytes) -> Result<Res
     options::write_options(&call.query, "CreateOptions", &mut call.context)?;
     let eviction = sent(call, &EVICTION, headers, body)?;
     if object::name(&eviction) != call.info.name {
-        return Err(Status::failure(Reason::BadRequest, "name in URL does not match name in Eviction object").into());
+        return Err(Status::failure(
+            Reason::BadRequest,
+            "name in URL does not match name in Eviction object",
+        )
+        .into());
     }
     let dry_run = call.context.dry_run;
     let sent_options = eviction.get("deleteOptions").filter(|options| options.is_object());

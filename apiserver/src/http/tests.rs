@@ -22,7 +22,8 @@ impl Drop for Server {
 }
 
 async fn server() -> Server {
-    let store = Arc::new(wherry_storage::Embedded::in_memory(wherry_storage::embedded::Options::default()).unwrap());
+    let store =
+        Arc::new(wherry_storage::Embedded::in_memory(wherry_storage::embedded::Options::default()).unwrap());
     let registry = Arc::new(Registry::new(
         store,
         crate::kinds::table(),
@@ -45,7 +46,13 @@ async fn server() -> Server {
 const MAPS: &str = "/api/v1/namespaces/ns/configmaps";
 
 impl Server {
-    async fn raw(&self, method: &str, uri: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Response {
+    async fn raw(
+        &self,
+        method: &str,
+        uri: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Body>,
+    ) -> Response {
         let mut request = http::Request::builder().method(method).uri(uri);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -56,7 +63,8 @@ impl Server {
     }
 
     async fn call(&self, method: &str, uri: &str, body: Value) -> (u16, Value) {
-        let content_type = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
+        let content_type =
+            if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
         let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
         let response = self.raw(method, uri, &[("content-type", content_type)], body).await;
         let code = response.status().as_u16();
@@ -79,7 +87,12 @@ impl Server {
     async fn watch(&self, uri: &str) -> futures::stream::BoxStream<'static, Value> {
         let response = self.raw("GET", uri, &[], Body::empty()).await;
         assert_eq!(response.status(), 200);
-        Box::pin(response.into_body().into_data_stream().map(|chunk| serde_json::from_slice(&chunk.unwrap()).unwrap()))
+        Box::pin(
+            response
+                .into_body()
+                .into_data_stream()
+                .map(|chunk| serde_json::from_slice(&chunk.unwrap()).unwrap()),
+        )
     }
 }
 
@@ -130,12 +143,14 @@ async fn an_object_is_created_read_changed_and_deleted() {
 #[tokio::test]
 async fn a_dry_run_answers_as_if_and_stores_nothing() {
     let server = server().await;
-    let (code, object) = server.call("POST", &format!("{MAPS}?dryRun=All"), json!({"metadata": {"name": "a"}})).await;
+    let (code, object) =
+        server.call("POST", &format!("{MAPS}?dryRun=All"), json!({"metadata": {"name": "a"}})).await;
     assert_eq!(code, 201);
     assert!(object["metadata"].get("resourceVersion").is_none());
     assert_eq!(server.get(&format!("{MAPS}/a")).await.0, 404);
     let created = server.map("a", json!({})).await;
-    let (_, patched) = server.call("PATCH", &format!("{MAPS}/a?dryRun=All"), json!({"data": {"v": "9"}})).await;
+    let (_, patched) =
+        server.call("PATCH", &format!("{MAPS}/a?dryRun=All"), json!({"data": {"v": "9"}})).await;
     assert_eq!((&patched["data"]["v"], version(&patched)), (&json!("9"), version(&created)));
     assert_eq!(server.call("DELETE", &format!("{MAPS}/a?dryRun=All"), Value::Null).await.0, 200);
     assert_eq!(server.get(&format!("{MAPS}/a")).await, (200, created));
@@ -186,7 +201,10 @@ async fn a_watch_replays_and_follows() {
     assert_eq!(next(&mut stream).await["type"], "ADDED");
     server.call("PATCH", &format!("{MAPS}/a"), json!({"metadata": {"labels": {"l": "out"}}})).await;
     let left = next(&mut stream).await;
-    assert_eq!((&left["type"], &left["object"]["metadata"]["labels"]["l"]), (&json!("DELETED"), &json!("in")));
+    assert_eq!(
+        (&left["type"], &left["object"]["metadata"]["labels"]["l"]),
+        (&json!("DELETED"), &json!("in"))
+    );
     server.call("PATCH", &format!("{MAPS}/a"), json!({"metadata": {"labels": {"l": "in"}}})).await;
     assert_eq!(next(&mut stream).await["type"], "ADDED");
     server.call("PATCH", &format!("{MAPS}/a"), json!({"data": {"v": "2"}})).await;
@@ -241,7 +259,8 @@ async fn preconditions_of_a_deletion_must_hold() {
     let server = server().await;
     let object = server.map("a", json!({})).await;
     let uri = format!("{MAPS}/a");
-    let (code, refused) = server.call("DELETE", &uri, json!({"preconditions": {"resourceVersion": "1"}})).await;
+    let (code, refused) =
+        server.call("DELETE", &uri, json!({"preconditions": {"resourceVersion": "1"}})).await;
     assert_eq!(code, 409);
     assert_eq!(
         refused["message"].as_str().unwrap(),
@@ -289,10 +308,25 @@ async fn what_is_not_served_is_refused_in_kubernetes_words() {
     let table = [
         ("GET", "/api/v1/nothings", 404, "the server could not find the requested resource"),
         ("GET", "/apis/apps/v9/deployments", 404, "the server could not find the requested resource"),
-        ("GET", "/api/v1/namespaces/ns/secrets/s/status", 404, "the server could not find the requested resource"),
+        (
+            "GET",
+            "/api/v1/namespaces/ns/secrets/s/status",
+            404,
+            "the server could not find the requested resource",
+        ),
         ("PUT", MAPS, 405, "the server does not allow this method on the requested resource"),
-        ("POST", "/api/v1/configmaps", 405, "the server does not allow this method on the requested resource"),
-        ("DELETE", "/api/v1/namespaces", 405, "the server does not allow this method on the requested resource"),
+        (
+            "POST",
+            "/api/v1/configmaps",
+            405,
+            "the server does not allow this method on the requested resource",
+        ),
+        (
+            "DELETE",
+            "/api/v1/namespaces",
+            405,
+            "the server does not allow this method on the requested resource",
+        ),
         (
             "GET",
             "/api/v1/namespaces/ns/configmaps?timeout=abc",
@@ -327,7 +361,8 @@ async fn tables_and_metadata_are_other_shapes_of_the_same_objects() {
     let shaped = async |kind: &str, uri: &str| -> Value {
         let accept = format!("application/json;as={kind};v=v1;g=meta.k8s.io");
         let response = server.raw("GET", uri, &[("accept", &accept)], Body::empty()).await;
-        serde_json::from_slice(&axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap()).unwrap()
+        serde_json::from_slice(&axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap())
+            .unwrap()
     };
     let table = shaped("Table", MAPS).await;
     assert_eq!(table["columnDefinitions"][1]["name"], "Data");

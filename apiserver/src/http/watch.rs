@@ -70,7 +70,9 @@ pub(super) async fn watch(
         let message = "406: Not Acceptable\n\nAvailable representations: application/json, application/yaml, \
                        application/vnd.kubernetes.protobuf, application/json;stream=watch, \
                        application/vnd.kubernetes.protobuf;stream=watch";
-        return Err(Status::failure(Reason::NotAcceptable, message).with_details(StatusDetails::default()).into());
+        return Err(Status::failure(Reason::NotAcceptable, message)
+            .with_details(StatusDetails::default())
+            .into());
     }
     let table = match form.shape {
         Shape::Table(version) => Some(api.table_form(version, query)?),
@@ -204,14 +206,18 @@ impl Stream {
         let events = match self.watcher.read(BATCH) {
             Ok(events) => events,
             Err(Expired { oldest }) => {
-                let status = Status::expired(format!("The resourceVersion for the provided watch is too old, events before {oldest} are gone."));
+                let status = Status::expired(format!(
+                    "The resourceVersion for the provided watch is too old, events before {oldest} are gone."
+                ));
                 self.push_or_end(|encoder| encoder.error(&status));
                 self.is_over = true;
                 return;
             }
         };
         for event in events {
-            let Some(event_type) = self.selection.sees(self.watcher.cacher().strategy(), &event) else { continue };
+            let Some(event_type) = self.selection.sees(self.watcher.cacher().strategy(), &event) else {
+                continue;
+            };
             if self.encoder.shares_lines() {
                 self.pending.extend(event.line(event_type));
             } else if let Some(shown) = event.shown(event_type) {
@@ -223,7 +229,8 @@ impl Stream {
     fn send_bookmark(&mut self, applied: u64) {
         let now = Instant::now();
         let before_end = self.end.checked_sub(BOOKMARK_BEFORE_END).unwrap_or(now);
-        self.next_bookmark = if now >= before_end { None } else { Some((now + BOOKMARK_EVERY).min(before_end)) };
+        self.next_bookmark =
+            if now >= before_end { None } else { Some((now + BOOKMARK_EVERY).min(before_end)) };
         self.push_or_end(|encoder| encoder.bookmark(applied, false));
     }
 
@@ -295,4 +302,3 @@ impl Encoder {
         }
     }
 }
-

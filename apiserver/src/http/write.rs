@@ -66,8 +66,7 @@ pub(super) async fn put(
     options::write_options(&call.query, "UpdateOptions", &mut call.context)?;
     let sent = decode(call, headers, body)?;
     let target = place.target(call, true);
-    let updated =
-        call.api.registry.update(&call.kind, &call.context, target, &|_| Ok(sent.clone())).await?;
+    let updated = call.api.registry.update(&call.kind, &call.context, target, &|_| Ok(sent.clone())).await?;
     let code = if updated.created { StatusCode::CREATED } else { StatusCode::OK };
     list::answer(&call.api, &call.kind, code, call.form, &call.query, updated.object)
 }

@@ -65,7 +65,9 @@ pub(crate) fn immutable_data(object: &Value, old: &Value, data_fields: &[&str]) 
         errors.push(Error::forbidden(&Path::new("immutable"), TEXT));
     }
     for field in data_fields {
-        let part = |object: &Value| object.get(field).and_then(Value::as_object).filter(|map| !map.is_empty()).cloned();
+        let part = |object: &Value| {
+            object.get(field).and_then(Value::as_object).filter(|map| !map.is_empty()).cloned()
+        };
         if part(object) != part(old) {
             errors.push(Error::forbidden(&Path::new(field), TEXT));
         }
@@ -111,7 +113,10 @@ mod tests {
     fn immutable_data_may_not_change_nor_become_mutable() {
         let old = json!({"immutable": true, "data": {"a": "b"}});
         let table = [
-            (json!({"immutable": true, "data": {"a": "c"}}), vec!["data: Forbidden: field is immutable when `immutable` is set"]),
+            (
+                json!({"immutable": true, "data": {"a": "c"}}),
+                vec!["data: Forbidden: field is immutable when `immutable` is set"],
+            ),
             (
                 json!({"immutable": false, "data": {"a": "b"}}),
                 vec!["immutable: Forbidden: field is immutable when `immutable` is set"],

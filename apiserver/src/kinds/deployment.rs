@@ -15,7 +15,13 @@ pub(crate) struct DeploymentStrategy;
 
 impl Strategy for DeploymentStrategy {
     fn resource(&self) -> Resource {
-        Resource { group: "apps", version: "v1", name: "deployments", kind: "Deployment", scope: Scope::Namespaced }
+        Resource {
+            group: "apps",
+            version: "v1",
+            name: "deployments",
+            kind: "Deployment",
+            scope: Scope::Namespaced,
+        }
     }
 
     fn has_status(&self) -> bool {
@@ -140,7 +146,11 @@ fn rolling_update(unavailable: &IntOrString, surge: &IntOrString, path: &Path) -
         errors.push(Error::invalid(&unavailable_path, int_or_string(unavailable), detail));
     }
     if percentage(unavailable).is_some_and(|percent| percent > 100) {
-        errors.push(Error::invalid(&unavailable_path, int_or_string(unavailable), "must not be greater than 100%"));
+        errors.push(Error::invalid(
+            &unavailable_path,
+            int_or_string(unavailable),
+            "must not be greater than 100%",
+        ));
     }
     errors
 }
@@ -201,7 +211,10 @@ mod tests {
             object["spec"]["strategy"],
             json!({"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "25%", "maxSurge": "25%"}})
         );
-        assert_eq!((&object["spec"]["replicas"], &object["spec"]["revisionHistoryLimit"]), (&json!(1), &json!(10)));
+        assert_eq!(
+            (&object["spec"]["replicas"], &object["spec"]["revisionHistoryLimit"]),
+            (&json!(1), &json!(10))
+        );
         assert!(DeploymentStrategy.validate(&facts(), &object).is_empty());
         let pod = &object["spec"]["template"]["spec"];
         assert_eq!(pod.get("enableServiceLinks"), None);
@@ -221,7 +234,9 @@ mod tests {
             ),
             (
                 json!({"strategy": {"type": "Recreate", "rollingUpdate": {"maxSurge": 1}}}),
-                vec!["spec.strategy.rollingUpdate: Forbidden: may not be specified when strategy `type` is 'Recreate'"],
+                vec![
+                    "spec.strategy.rollingUpdate: Forbidden: may not be specified when strategy `type` is 'Recreate'",
+                ],
             ),
             (
                 json!({"strategy": {"rollingUpdate": {"maxSurge": "abc%"}}}),
@@ -237,7 +252,8 @@ mod tests {
 
     #[test]
     fn selector_and_template_must_fit() {
-        let object = deployment(json!({"replicas": -1, "selector": {"matchLabels": {"a": "b"}}, "template": {
+        let object =
+            deployment(json!({"replicas": -1, "selector": {"matchLabels": {"a": "b"}}, "template": {
             "metadata": {"labels": {"a": "c"}},
             "spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "x"}]}}}));
         assert_eq!(
@@ -262,10 +278,16 @@ mod tests {
 
     #[test]
     fn the_selector_is_fixed() {
-        let labels = |app: &str| json!({"selector": {"matchLabels": {"app": app}}, "template": {"metadata": {"labels": {"app": app}},
-            "spec": {"containers": [{"name": "web", "image": "reg.example/web:2"}]}}});
-        let errors =
-            DeploymentStrategy.validate_update(&facts(), Part::Main, &deployment(labels("e")), &deployment(labels("d")));
+        let labels = |app: &str| {
+            json!({"selector": {"matchLabels": {"app": app}}, "template": {"metadata": {"labels": {"app": app}},
+            "spec": {"containers": [{"name": "web", "image": "reg.example/web:2"}]}}})
+        };
+        let errors = DeploymentStrategy.validate_update(
+            &facts(),
+            Part::Main,
+            &deployment(labels("e")),
+            &deployment(labels("d")),
+        );
         assert_eq!(
             messages(&errors),
             [r#"spec.selector: Invalid value: {"matchLabels":{"app":"e"}}: field is immutable"#]

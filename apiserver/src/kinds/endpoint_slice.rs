@@ -66,7 +66,11 @@ impl Strategy for EndpointSliceStrategy {
 
     fn validate_update(&self, facts: &RequestFacts, _part: Part, object: &Value, old: &Value) -> ErrorList {
         let mut errors = self.validate(facts, object);
-        errors.extend(immutable(object.get("addressType"), old.get("addressType"), &Path::new("addressType")));
+        errors.extend(immutable(
+            object.get("addressType"),
+            old.get("addressType"),
+            &Path::new("addressType"),
+        ));
         errors
     }
 
@@ -211,7 +215,11 @@ fn endpoint_address(address: &str, kind: &str, path: &Path) -> ErrorList {
             let name = address.strip_suffix('.').unwrap_or(address);
             let mut errors = dns_subdomain(name, path);
             if name.split('.').count() < 2 {
-                errors.push(Error::invalid(path, address, "should be a domain with at least two segments separated by dots"));
+                errors.push(Error::invalid(
+                    path,
+                    address,
+                    "should be a domain with at least two segments separated by dots",
+                ));
             }
             errors
         }

@@ -116,7 +116,9 @@ fn endpoints_cell(object: &Value) -> String {
         }
         for port in ports {
             let number = integer(port, "/port");
-            all.extend(addresses().map(|ip| if ip.contains(':') { format!("[{ip}]:{number}") } else { format!("{ip}:{number}") }));
+            all.extend(addresses().map(|ip| {
+                if ip.contains(':') { format!("[{ip}]:{number}") } else { format!("{ip}:{number}") }
+            }));
         }
     }
     table::with_more(&all, 3)

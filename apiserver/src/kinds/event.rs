@@ -120,10 +120,8 @@ impl Strategy for EventStrategy {
 
     fn selectable_fields(&self, object: &Value) -> BTreeMap<&'static str, String> {
         let event = stored(object);
-        let mut fields: BTreeMap<&'static str, String> = FIELDS
-            .iter()
-            .map(|(field, pointer)| (*field, text(&event, pointer).to_owned()))
-            .collect();
+        let mut fields: BTreeMap<&'static str, String> =
+            FIELDS.iter().map(|(field, pointer)| (*field, text(&event, pointer).to_owned())).collect();
         if text(&event, "/source/component").is_empty() {
             fields.insert("source", text(&event, "/reportingComponent").to_owned());
         }
@@ -195,7 +193,10 @@ const EVENTS_NAMES: &[&str] = &[
 /// The core form of an event in either form.
 fn stored(object: &Value) -> Value {
     let mut event = object.clone();
-    if event.get("regarding").is_some() || event.get("note").is_some() || event.get("reportingController").is_some() {
+    if event.get("regarding").is_some()
+        || event.get("note").is_some()
+        || event.get("reportingController").is_some()
+    {
         to_stored(&mut event);
     }
     event
@@ -266,7 +267,8 @@ fn validate_any(event: &Value) -> ErrorList {
         Error::invalid(&path, involved, "does not match event.namespace")
     };
     if is_absent(event.get("eventTime")) {
-        let matches = if involved.is_empty() { matches!(namespace, "" | "default") } else { namespace == involved };
+        let matches =
+            if involved.is_empty() { matches!(namespace, "" | "default") } else { namespace == involved };
         if !matches {
             errors.push(mismatch());
         }
@@ -347,7 +349,9 @@ fn cells(event: &Value, now_unix_seconds: i64) -> Vec<Value> {
     let kind = text(event, "/involvedObject/kind").to_lowercase();
     let name = text(event, "/involvedObject/name");
     let object = if name.is_empty() { kind } else { format!("{kind}/{name}") };
-    let or = |a: &'static str, b: &'static str| if text(event, a).is_empty() { text(event, b) } else { text(event, a) };
+    let or = |a: &'static str, b: &'static str| {
+        if text(event, a).is_empty() { text(event, b) } else { text(event, a) }
+    };
     let component = or("/source/component", "/reportingComponent");
     let host = or("/source/host", "/reportingInstance");
     let source = if host.is_empty() { component.to_owned() } else { format!("{component}, {host}") };
@@ -374,7 +378,8 @@ mod tests {
 
     #[test]
     fn a_core_event_shows_its_empty_fields() {
-        let mut event = json!({"involvedObject": {"kind": "Pod"}, "reason": "Seen", "source": {"component": "t"}});
+        let mut event =
+            json!({"involvedObject": {"kind": "Pod"}, "reason": "Seen", "source": {"component": "t"}});
         EventStrategy(Form::Core).default(&mut event);
         assert_eq!(
             event,
@@ -400,7 +405,8 @@ mod tests {
 
     #[test]
     fn the_namespace_is_that_of_the_object() {
-        let event = json!({"metadata": {"name": "e", "namespace": "a"}, "involvedObject": {"namespace": "b"}});
+        let event =
+            json!({"metadata": {"name": "e", "namespace": "a"}, "involvedObject": {"namespace": "b"}});
         assert_eq!(
             messages(&EventStrategy(Form::Core).validate(&facts(), &event)),
             [r#"involvedObject.namespace: Invalid value: "b": does not match event.namespace"#]
@@ -409,7 +415,8 @@ mod tests {
 
     #[test]
     fn the_new_form_has_required_fields() {
-        let event = json!({"metadata": {"namespace": "a"}, "involvedObject": {"namespace": "a"}, "type": "Odd"});
+        let event =
+            json!({"metadata": {"namespace": "a"}, "involvedObject": {"namespace": "a"}, "type": "Odd"});
         assert_eq!(
             messages(&EventStrategy(Form::Events).validate(&facts(), &event)),
             ["eventTime: Required value", r#"type: Invalid value: "": has invalid value: Odd"#]

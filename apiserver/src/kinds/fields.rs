@@ -43,7 +43,11 @@ pub(crate) fn duplicate_printed(path: &Path, value: &str) -> Error {
 
 /// `Invalid value` of a value that is printed already.
 pub(crate) fn invalid_printed(path: &Path, value: &str, detail: &str) -> Error {
-    Error { path: path.clone(), error_type: ErrorType::Invalid, body: format!("Invalid value: {value}: {detail}") }
+    Error {
+        path: path.clone(),
+        error_type: ErrorType::Invalid,
+        body: format!("Invalid value: {value}: {detail}"),
+    }
 }
 
 /// A DNS-1123 label.
@@ -144,7 +148,11 @@ pub(crate) fn non_special_ip(value: &str, path: &Path, loopback_allowed: bool) -
         IpAddr::V6(v6) => (v6.segments()[0] & 0xffc0 == 0xfe80, v6.segments()[0] & 0xff0f == 0xff02),
     };
     if link_local {
-        errors.push(Error::invalid(path, value, "may not be in the link-local range (169.254.0.0/16, fe80::/10)"));
+        errors.push(Error::invalid(
+            path,
+            value,
+            "may not be in the link-local range (169.254.0.0/16, fe80::/10)",
+        ));
     }
     if link_local_multicast {
         let text = "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)";
@@ -212,7 +220,9 @@ pub(crate) fn label_selector(selector: Option<&LabelSelector>, path: &Path) -> E
                     errors.push(Error::forbidden(&path.child("values"), text));
                 }
             }
-            other => errors.push(Error::invalid(&path.child("operator"), other, "not a valid selector operator")),
+            other => {
+                errors.push(Error::invalid(&path.child("operator"), other, "not a valid selector operator"))
+            }
         }
         errors.extend(label_key(&requirement.key, &path.child("key")));
         for (j, value) in values.iter().enumerate() {
@@ -276,7 +286,8 @@ mod tests {
             ("..data", "must not start with '..'"),
         ];
         for (value, detail) in table {
-            let expected = if detail.is_empty() { vec![] } else { vec![Error::invalid(&path, value, detail)] };
+            let expected =
+                if detail.is_empty() { vec![] } else { vec![Error::invalid(&path, value, detail)] };
             assert_eq!(local_non_reserved_path(value, &path), expected);
         }
     }

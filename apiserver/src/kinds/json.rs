@@ -118,7 +118,10 @@ pub(crate) fn within(object: &mut Value, field: &str, change: impl FnOnce(&mut V
 ///
 /// # Errors
 /// The object was type-checked when it was decoded, so a mismatch is the server's fault.
-pub(crate) fn typed<'a, T: Deserialize<'a> + Default>(object: &'a Value, path: &Path) -> Result<T, ErrorList> {
+pub(crate) fn typed<'a, T: Deserialize<'a> + Default>(
+    object: &'a Value,
+    path: &Path,
+) -> Result<T, ErrorList> {
     let mut part = object;
     for step in path.as_str().split('.').filter(|step| !step.is_empty()) {
         match part.get(step) {

@@ -12,7 +12,13 @@ pub(crate) struct LeaseStrategy;
 
 impl Strategy for LeaseStrategy {
     fn resource(&self) -> Resource {
-        Resource { group: "coordination.k8s.io", version: "v1", name: "leases", kind: "Lease", scope: Scope::Namespaced }
+        Resource {
+            group: "coordination.k8s.io",
+            version: "v1",
+            name: "leases",
+            kind: "Lease",
+            scope: Scope::Namespaced,
+        }
     }
 
     fn default(&self, object: &mut Value) {
@@ -34,7 +40,11 @@ impl Strategy for LeaseStrategy {
         if let Some(seconds) = spec.get("leaseDurationSeconds").and_then(Value::as_i64)
             && seconds <= 0
         {
-            errors.push(Error::invalid(&path.child("leaseDurationSeconds"), seconds, "must be greater than 0"));
+            errors.push(Error::invalid(
+                &path.child("leaseDurationSeconds"),
+                seconds,
+                "must be greater than 0",
+            ));
         }
         if let Some(transitions) = spec.get("leaseTransitions").and_then(Value::as_i64) {
             errors.extend(fields::non_negative(transitions, &path.child("leaseTransitions")));

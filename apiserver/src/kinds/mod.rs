@@ -28,9 +28,9 @@ use std::sync::Arc;
 use serde_json::Value;
 use wherry_machinery::field::ErrorList;
 
-use crate::registry::hooks::Hooks;
 use self::service::allocation::ServiceAllocator;
 pub use self::service::allocation::ServiceRanges;
+use crate::registry::hooks::Hooks;
 use crate::registry::strategy::{Resource, Scope, Strategy};
 
 /// A path below an object.
@@ -125,7 +125,13 @@ pub struct Row {
 impl Row {
     /// A kind without subresources.
     pub fn new(strategy: impl Strategy) -> Self {
-        Self { strategy: Arc::new(strategy), subresources: &[], returns_deleted: false, hooks: None, view: None }
+        Self {
+            strategy: Arc::new(strategy),
+            subresources: &[],
+            returns_deleted: false,
+            hooks: None,
+            view: None,
+        }
     }
 
     /// With subresources.

@@ -124,7 +124,10 @@ pub(crate) fn prepare_for_finalize(object: &mut Value, old: &Value) {
 /// What is wrong with a namespace that is put to `finalize`.
 pub(crate) fn validate_finalize(object: &Value) -> ErrorList {
     let path = Path::new("spec").child("finalizers");
-    finalizer_names(object).enumerate().flat_map(|(i, finalizer)| finalizer_name(finalizer, &path.index(i))).collect()
+    finalizer_names(object)
+        .enumerate()
+        .flat_map(|(i, finalizer)| finalizer_name(finalizer, &path.index(i)))
+        .collect()
 }
 
 fn finalizer_names(object: &Value) -> impl Iterator<Item = &str> {
@@ -165,7 +168,10 @@ mod tests {
         let old = json!({"spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Terminating"}});
         let mut finalized = json!({"metadata": {"name": "n"}, "spec": {"finalizers": []}});
         prepare_for_finalize(&mut finalized, &old);
-        assert_eq!(finalized, json!({"metadata": {"name": "n"}, "spec": {}, "status": {"phase": "Terminating"}}));
+        assert_eq!(
+            finalized,
+            json!({"metadata": {"name": "n"}, "spec": {}, "status": {"phase": "Terminating"}})
+        );
     }
 
     #[test]
@@ -173,7 +179,9 @@ mod tests {
         let namespace = json!({"spec": {"finalizers": ["kubernetes", "e.org/x", "own"]}});
         assert_eq!(
             messages(&validate_finalize(&namespace)),
-            [r#"spec.finalizers[2]: Invalid value: "own": name is neither a standard finalizer name nor is it fully qualified"#]
+            [
+                r#"spec.finalizers[2]: Invalid value: "own": name is neither a standard finalizer name nor is it fully qualified"#
+            ]
         );
     }
 
@@ -183,7 +191,9 @@ mod tests {
         let errors = NamespaceStrategy.validate_update(&facts(), Part::Status, &namespace, &json!({}));
         assert_eq!(
             messages(&errors),
-            [r#"status.Phase: Invalid value: "Terminating": may only be 'Active' if `deletionTimestamp` is empty"#]
+            [
+                r#"status.Phase: Invalid value: "Terminating": may only be 'Active' if `deletionTimestamp` is empty"#
+            ]
         );
     }
 }

@@ -17,9 +17,18 @@ use crate::registry::strategy::{Part, RequestFacts, Resource, Scope, Strategy};
 const DEPRECATED_LABELS: &[(&str, &str)] = &[
     ("beta.kubernetes.io/arch", r#"deprecated since v1.14; use "kubernetes.io/arch" instead"#),
     ("beta.kubernetes.io/os", r#"deprecated since v1.14; use "kubernetes.io/os" instead"#),
-    ("failure-domain.beta.kubernetes.io/region", r#"deprecated since v1.17; use "topology.kubernetes.io/region" instead"#),
-    ("failure-domain.beta.kubernetes.io/zone", r#"deprecated since v1.17; use "topology.kubernetes.io/zone" instead"#),
-    ("beta.kubernetes.io/instance-type", r#"deprecated since v1.17; use "node.kubernetes.io/instance-type" instead"#),
+    (
+        "failure-domain.beta.kubernetes.io/region",
+        r#"deprecated since v1.17; use "topology.kubernetes.io/region" instead"#,
+    ),
+    (
+        "failure-domain.beta.kubernetes.io/zone",
+        r#"deprecated since v1.17; use "topology.kubernetes.io/zone" instead"#,
+    ),
+    (
+        "beta.kubernetes.io/instance-type",
+        r#"deprecated since v1.17; use "node.kubernetes.io/instance-type" instead"#,
+    ),
 ];
 
 /// What to say about a deprecated label of nodes.
@@ -111,7 +120,8 @@ impl Strategy for NodeStrategy {
         for (i, address) in list(object, "/status/addresses").iter().enumerate() {
             if !seen.insert((text(address, "/type"), text(address, "/address"))) {
                 let path = Path::new("status").child("addresses").index(i);
-                let parts = [("Type", text(address, "/type").into()), ("Address", text(address, "/address").into())];
+                let parts =
+                    [("Type", text(address, "/type").into()), ("Address", text(address, "/address").into())];
                 errors.push(fields::duplicate_printed(&path, &fields::go_struct(&parts)));
             }
         }
@@ -140,7 +150,8 @@ impl Strategy for NodeStrategy {
             warnings.push(text.to_owned());
         }
         if !text(object, "/spec/externalID").is_empty() {
-            warnings.push("spec.externalID: this field is deprecated, and is unused by Kubernetes".to_owned());
+            warnings
+                .push("spec.externalID: this field is deprecated, and is unused by Kubernetes".to_owned());
         }
         warnings
     }
@@ -159,7 +170,8 @@ impl Strategy for NodeStrategy {
             Value::from(if value.is_empty() { "<unknown>" } else { value })
         };
         let address = |kind: &str| {
-            let found = list(object, "/status/addresses").iter().find(|address| text(address, "/type") == kind);
+            let found =
+                list(object, "/status/addresses").iter().find(|address| text(address, "/type") == kind);
             Value::from(found.map_or(table::NONE, |address| text(address, "/address")))
         };
         Some(vec![
@@ -225,7 +237,11 @@ pub(crate) fn taint_effect(effect: &str, may_be_empty: bool, path: &Path) -> Err
     if effect.is_empty() {
         return if may_be_empty { ErrorList::new() } else { vec![Error::required(path, "")] };
     }
-    if EFFECTS.contains(&effect) { ErrorList::new() } else { vec![Error::not_supported(path, effect, EFFECTS)] }
+    if EFFECTS.contains(&effect) {
+        ErrorList::new()
+    } else {
+        vec![Error::not_supported(path, effect, EFFECTS)]
+    }
 }
 
 fn node_resources(object: &Value) -> ErrorList {
@@ -247,10 +263,15 @@ fn pod_cidrs(cidrs: &[String]) -> ErrorList {
         errors.extend(fields::cidr(cidr, &path.index(i)));
     }
     if cidrs.len() > 1 {
-        let is_v4 = |cidr: &String| names::parse_cidr(cidr).map(|(address, _)| matches!(address, IpAddr::V4(_)));
+        let is_v4 =
+            |cidr: &String| names::parse_cidr(cidr).map(|(address, _)| matches!(address, IpAddr::V4(_)));
         let families: BTreeSet<_> = cidrs.iter().filter_map(is_v4).collect();
         if families.len() < 2 || cidrs.len() > 2 {
-            errors.push(Error::invalid(&path, json!(cidrs), "may specify no more than one CIDR for each IP family"));
+            errors.push(Error::invalid(
+                &path,
+                json!(cidrs),
+                "may specify no more than one CIDR for each IP family",
+            ));
         }
         let mut seen = BTreeSet::new();
         for (i, cidr) in cidrs.iter().enumerate() {
@@ -263,7 +284,8 @@ fn pod_cidrs(cidrs: &[String]) -> ErrorList {
 }
 
 fn status_cell(object: &Value) -> String {
-    let ready = list(object, "/status/conditions").iter().rfind(|condition| text(condition, "/type") == "Ready");
+    let ready =
+        list(object, "/status/conditions").iter().rfind(|condition| text(condition, "/type") == "Ready");
     let mut status = match ready.map(|condition| text(condition, "/status")) {
         Some("True") => "Ready",
         Some(_) => "NotReady",
@@ -335,8 +357,16 @@ mod tests {
         assert_eq!(
             Value::from(cells),
             json!([
-                "n", "Ready,SchedulingDisabled", "control-plane,worker", "60s", "v1.36.0", "127.0.0.1", "<none>", "Debian",
-                "<unknown>", "<unknown>"
+                "n",
+                "Ready,SchedulingDisabled",
+                "control-plane,worker",
+                "60s",
+                "v1.36.0",
+                "127.0.0.1",
+                "<none>",
+                "Debian",
+                "<unknown>",
+                "<unknown>"
             ])
         );
     }

@@ -69,9 +69,16 @@ fn aggregation(object: &Value) -> ErrorList {
     let path = path.child("clusterRoleSelectors");
     let selectors = rule.cluster_role_selectors.unwrap_or_default();
     if selectors.is_empty() {
-        return vec![Error::required(&path, "at least one clusterRoleSelector required if aggregationRule is non-nil")];
+        return vec![Error::required(
+            &path,
+            "at least one clusterRoleSelector required if aggregationRule is non-nil",
+        )];
     }
-    selectors.iter().enumerate().flat_map(|(i, selector)| label_selector(Some(selector), &path.index(i))).collect()
+    selectors
+        .iter()
+        .enumerate()
+        .flat_map(|(i, selector)| label_selector(Some(selector), &path.index(i)))
+        .collect()
 }
 
 fn validate_rule(rule: &PolicyRule, scope: Scope, path: &Path) -> ErrorList {
@@ -84,7 +91,11 @@ fn validate_rule(rule: &PolicyRule, scope: Scope, path: &Path) -> ErrorList {
         let urls_path = path.child("nonResourceURLs");
         let urls = json!(rule.non_resource_urls);
         if scope == Scope::Namespaced {
-            errors.push(Error::invalid(&urls_path, urls.clone(), "namespaced rules cannot apply to non-resource URLs"));
+            errors.push(Error::invalid(
+                &urls_path,
+                urls.clone(),
+                "namespaced rules cannot apply to non-resource URLs",
+            ));
         }
         if !is_empty(&rule.api_groups) || !is_empty(&rule.resources) || !is_empty(&rule.resource_names) {
             let detail = "rules cannot apply to both regular resources and non-resource URLs";
@@ -93,10 +104,16 @@ fn validate_rule(rule: &PolicyRule, scope: Scope, path: &Path) -> ErrorList {
         return errors;
     }
     if is_empty(&rule.api_groups) {
-        errors.push(Error::required(&path.child("apiGroups"), "resource rules must supply at least one api group"));
+        errors.push(Error::required(
+            &path.child("apiGroups"),
+            "resource rules must supply at least one api group",
+        ));
     }
     if is_empty(&rule.resources) {
-        errors.push(Error::required(&path.child("resources"), "resource rules must supply at least one resource"));
+        errors.push(Error::required(
+            &path.child("resources"),
+            "resource rules must supply at least one resource",
+        ));
     }
     errors
 }
@@ -274,7 +291,9 @@ mod tests {
         let errors = strategy.validate_update(&facts(), Part::Main, &binding("b"), &binding("a"));
         assert_eq!(
             messages(&errors),
-            [r#"roleRef: Invalid value: {"APIGroup":"rbac.authorization.k8s.io","Kind":"Role","Name":"b"}: cannot change roleRef"#]
+            [
+                r#"roleRef: Invalid value: {"APIGroup":"rbac.authorization.k8s.io","Kind":"Role","Name":"b"}: cannot change roleRef"#
+            ]
         );
     }
 

@@ -16,7 +16,13 @@ pub(crate) struct ReplicaSetStrategy;
 
 impl Strategy for ReplicaSetStrategy {
     fn resource(&self) -> Resource {
-        Resource { group: "apps", version: "v1", name: "replicasets", kind: "ReplicaSet", scope: Scope::Namespaced }
+        Resource {
+            group: "apps",
+            version: "v1",
+            name: "replicasets",
+            kind: "ReplicaSet",
+            scope: Scope::Namespaced,
+        }
     }
 
     fn has_status(&self) -> bool {
@@ -60,9 +66,19 @@ impl Strategy for ReplicaSetStrategy {
 
     fn validate_update(&self, facts: &RequestFacts, part: Part, object: &Value, old: &Value) -> ErrorList {
         if part == Part::Status {
-            let counts =
-                ["replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas", "terminatingReplicas", "observedGeneration"];
-            return workload::status_counts(object, &counts, &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"]);
+            let counts = [
+                "replicas",
+                "fullyLabeledReplicas",
+                "readyReplicas",
+                "availableReplicas",
+                "terminatingReplicas",
+                "observedGeneration",
+            ];
+            return workload::status_counts(
+                object,
+                &counts,
+                &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"],
+            );
         }
         let mut errors = self.validate(facts, object);
         let selector = |object: &Value| object.pointer("/spec/selector").cloned();

@@ -88,7 +88,8 @@ mod tests {
     fn the_handler_is_a_label_and_fixed() {
         let class = json!({"handler": "wasmtime"});
         assert!(RuntimeClassStrategy.validate(&facts(), &class).is_empty());
-        let errors = RuntimeClassStrategy.validate_update(&facts(), Part::Main, &json!({"handler": "runc"}), &class);
+        let errors =
+            RuntimeClassStrategy.validate_update(&facts(), Part::Main, &json!({"handler": "runc"}), &class);
         assert_eq!(messages(&errors), [r#"handler: Invalid value: "runc": field is immutable"#]);
     }
 }

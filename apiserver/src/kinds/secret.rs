@@ -51,7 +51,11 @@ impl Strategy for SecretStrategy {
         match text(object, "/type") {
             "kubernetes.io/service-account-token" => {
                 let annotations = object.pointer("/metadata/annotations");
-                if annotations.and_then(|a| a.get(SERVICE_ACCOUNT_NAME)).and_then(Value::as_str).is_none_or(str::is_empty) {
+                if annotations
+                    .and_then(|a| a.get(SERVICE_ACCOUNT_NAME))
+                    .and_then(Value::as_str)
+                    .is_none_or(str::is_empty)
+                {
                     let path = Path::new("metadata").child("annotations").key(SERVICE_ACCOUNT_NAME);
                     errors.push(Error::required(&path, ""));
                 }
@@ -69,7 +73,9 @@ impl Strategy for SecretStrategy {
                 }
             }
             "kubernetes.io/tls" => {
-                errors.extend(["tls.crt", "tls.key"].into_iter().filter(|key| !data.contains_key(*key)).map(required));
+                errors.extend(
+                    ["tls.crt", "tls.key"].into_iter().filter(|key| !data.contains_key(*key)).map(required),
+                );
             }
             _ => {}
         }
@@ -112,7 +118,9 @@ impl Strategy for SecretStrategy {
 
 /// `stringData` is for writing only: it goes into `data`.
 fn take_over_string_data(object: &mut Value) {
-    let Some(Value::Object(plain)) = object.as_object_mut().and_then(|map| map.remove("stringData")) else { return };
+    let Some(Value::Object(plain)) = object.as_object_mut().and_then(|map| map.remove("stringData")) else {
+        return;
+    };
     if plain.is_empty() {
         return;
     }
@@ -160,7 +168,10 @@ mod tests {
                 json!({"type": "kubernetes.io/service-account-token"}),
                 vec!["metadata.annotations[kubernetes.io/service-account.name]: Required value"],
             ),
-            (json!({"type": "kubernetes.io/dockerconfigjson"}), vec!["data[.dockerconfigjson]: Required value"]),
+            (
+                json!({"type": "kubernetes.io/dockerconfigjson"}),
+                vec!["data[.dockerconfigjson]: Required value"],
+            ),
             (
                 json!({"type": "kubernetes.io/basic-auth"}),
                 vec!["data[username]: Required value", "data[password]: Required value"],

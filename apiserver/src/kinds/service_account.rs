@@ -10,11 +10,19 @@ pub(crate) struct ServiceAccountStrategy;
 
 impl Strategy for ServiceAccountStrategy {
     fn resource(&self) -> Resource {
-        Resource { group: "", version: "v1", name: "serviceaccounts", kind: "ServiceAccount", scope: Scope::Namespaced }
+        Resource {
+            group: "",
+            version: "v1",
+            name: "serviceaccounts",
+            kind: "ServiceAccount",
+            scope: Scope::Namespaced,
+        }
     }
 
     fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
-        let enforced = object.pointer("/metadata/annotations").and_then(|a| a.get("kubernetes.io/enforce-mountable-secrets"));
+        let enforced = object
+            .pointer("/metadata/annotations")
+            .and_then(|a| a.get("kubernetes.io/enforce-mountable-secrets"));
         if enforced.is_some() {
             vec!["metadata.annotations[kubernetes.io/enforce-mountable-secrets]: deprecated in v1.32+; prefer separate namespaces to isolate access to mounted secrets".to_owned()]
         } else {

@@ -71,12 +71,18 @@ pub(crate) fn human_duration(seconds: i64) -> String {
 }
 
 fn two(large: i64, large_unit: char, small: i64, small_unit: char) -> String {
-    if small == 0 { format!("{large}{large_unit}") } else { format!("{large}{large_unit}{small}{small_unit}") }
+    if small == 0 {
+        format!("{large}{large_unit}")
+    } else {
+        format!("{large}{large_unit}{small}{small_unit}")
+    }
 }
 
 /// The names and the images of a pod spec's containers.
 pub(crate) fn container_cells(pod_spec: &Value) -> (String, String) {
-    let of = |field: &str| list(pod_spec, "/containers").iter().map(|c| text(c, field)).collect::<Vec<_>>().join(",");
+    let of = |field: &str| {
+        list(pod_spec, "/containers").iter().map(|c| text(c, field)).collect::<Vec<_>>().join(",")
+    };
     (of("/name"), of("/image"))
 }
 

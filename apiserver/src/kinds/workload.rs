@@ -45,7 +45,9 @@ pub(crate) fn selector_and_template(
         Some(selector) => Selector::from_label_selector(&json!(selector)),
     };
     match parsed {
-        Ok(parsed) => errors.extend(template::validate_selected(pods, &parsed, owner, &path.child("template"))),
+        Ok(parsed) => {
+            errors.extend(template::validate_selected(pods, &parsed, owner, &path.child("template")))
+        }
         Err(_) => errors.push(Error::invalid(&selector_path, json!(selector), "invalid label selector")),
     }
     errors
@@ -84,6 +86,7 @@ pub(crate) fn template_warnings(object: &Value, old: Option<&Value>) -> Vec<Stri
 
 /// The last cells of a workload's row: containers, images, selector.
 pub(crate) fn template_cells(object: &Value) -> (Value, Value) {
-    let (names, images) = table::container_cells(object.pointer("/spec/template/spec").unwrap_or(&Value::Null));
+    let (names, images) =
+        table::container_cells(object.pointer("/spec/template/spec").unwrap_or(&Value::Null));
     (names.into(), images.into())
 }

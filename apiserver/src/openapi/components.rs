@@ -136,7 +136,9 @@ pub(super) fn in_version_2(schema: &mut Value) {
                 fields.remove("allOf");
                 fields.extend(only);
             }
-            if fields.get("format").and_then(Value::as_str) == Some("int-or-string") || fields.contains_key("oneOf") {
+            if fields.get("format").and_then(Value::as_str) == Some("int-or-string")
+                || fields.contains_key("oneOf")
+            {
                 fields.remove("oneOf");
                 fields.insert("type".to_owned(), "string".into());
             }

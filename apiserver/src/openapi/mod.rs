@@ -16,7 +16,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
-use http::header::{ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH, LOCATION, VARY};
+use http::header::{
+    ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH,
+    LOCATION, VARY,
+};
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -104,7 +107,9 @@ impl OpenApi {
         let paths: serde_json::Map<String, Value> = self
             .hashes
             .iter()
-            .map(|(path, hash)| (path.clone(), json!({"serverRelativeURL": format!("/openapi/v3/{path}?hash={hash}")})))
+            .map(|(path, hash)| {
+                (path.clone(), json!({"serverRelativeURL": format!("/openapi/v3/{path}?hash={hash}")}))
+            })
             .collect();
         // Typed as text, as Kubernetes does.
         respond::plain(StatusCode::OK, json!({"paths": paths}).to_string())
@@ -115,7 +120,10 @@ impl OpenApi {
             return empty(StatusCode::NOT_ACCEPTABLE);
         }
         let (facts, version) = (Arc::clone(&self.facts), self.version.clone());
-        self.document("v2", &self.whole_hash, headers, move || v2::document(&Types::load()?, &facts, &version)).await
+        self.document("v2", &self.whole_hash, headers, move || {
+            v2::document(&Types::load()?, &facts, &version)
+        })
+        .await
     }
 
     async fn part(&self, path: &str, headers: &HeaderMap, query: &Query) -> Response {
@@ -137,7 +145,9 @@ impl OpenApi {
             .await;
         if wanted.is_some() {
             // The hash names the content: it never changes.
-            response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable, max-age=31536000"));
+            response
+                .headers_mut()
+                .insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable, max-age=31536000"));
         }
         response
     }
@@ -158,11 +168,13 @@ impl OpenApi {
             let kept = self.documents.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned();
             let compressed = match kept {
                 Some(compressed) => compressed,
-                None => match tokio::task::spawn_blocking(move || make().map(|document| gzip(&document))).await {
-                    Ok(Ok(compressed)) => self.keep(key, compressed),
-                    Ok(Err(error)) => return failed(&error),
-                    Err(error) => return failed(&error),
-                },
+                None => {
+                    match tokio::task::spawn_blocking(move || make().map(|document| gzip(&document))).await {
+                        Ok(Ok(compressed)) => self.keep(key, compressed),
+                        Ok(Err(error)) => return failed(&error),
+                        Err(error) => return failed(&error),
+                    }
+                }
             };
             let accepts_gzip = headers
                 .get_all(ACCEPT_ENCODING)

@@ -51,38 +51,106 @@ const fn parameter(name: &'static str, kind: &'static str, text: &'static str) -
 }
 
 const LIST: [Parameter; 10] = [
-    parameter("allowWatchBookmarks", "boolean", "allowWatchBookmarks requests watch events with type \"BOOKMARK\"."),
-    parameter("continue", "string", "The continue option should be set when retrieving more results from the server."),
-    parameter("fieldSelector", "string", "A selector to restrict the list of returned objects by their fields. Defaults to everything."),
-    parameter("labelSelector", "string", "A selector to restrict the list of returned objects by their labels. Defaults to everything."),
+    parameter(
+        "allowWatchBookmarks",
+        "boolean",
+        "allowWatchBookmarks requests watch events with type \"BOOKMARK\".",
+    ),
+    parameter(
+        "continue",
+        "string",
+        "The continue option should be set when retrieving more results from the server.",
+    ),
+    parameter(
+        "fieldSelector",
+        "string",
+        "A selector to restrict the list of returned objects by their fields. Defaults to everything.",
+    ),
+    parameter(
+        "labelSelector",
+        "string",
+        "A selector to restrict the list of returned objects by their labels. Defaults to everything.",
+    ),
     parameter("limit", "integer", "limit is a maximum number of responses to return for a list call."),
-    parameter("resourceVersion", "string", "resourceVersion sets a constraint on what resource versions a request may be served from."),
-    parameter("resourceVersionMatch", "string", "resourceVersionMatch determines how resourceVersion is applied to list calls."),
+    parameter(
+        "resourceVersion",
+        "string",
+        "resourceVersion sets a constraint on what resource versions a request may be served from.",
+    ),
+    parameter(
+        "resourceVersionMatch",
+        "string",
+        "resourceVersionMatch determines how resourceVersion is applied to list calls.",
+    ),
     parameter("sendInitialEvents", "boolean", "sendInitialEvents=true may be set together with watch=true."),
     parameter("timeoutSeconds", "integer", "Timeout for the list/watch call."),
-    parameter("watch", "boolean", "Watch for changes to the described resources and return them as a stream of add, update, and remove notifications."),
+    parameter(
+        "watch",
+        "boolean",
+        "Watch for changes to the described resources and return them as a stream of add, update, and remove notifications.",
+    ),
 ];
 const WRITE: [Parameter; 3] = [
-    parameter("dryRun", "string", "When present, indicates that modifications should not be persisted. Valid values are: All."),
-    parameter("fieldManager", "string", "fieldManager is a name associated with the actor or entity that is making these changes."),
-    parameter("fieldValidation", "string", "fieldValidation instructs the server on how to handle objects in the request containing unknown or duplicate fields. Valid values are: Ignore, Warn, Strict."),
+    parameter(
+        "dryRun",
+        "string",
+        "When present, indicates that modifications should not be persisted. Valid values are: All.",
+    ),
+    parameter(
+        "fieldManager",
+        "string",
+        "fieldManager is a name associated with the actor or entity that is making these changes.",
+    ),
+    parameter(
+        "fieldValidation",
+        "string",
+        "fieldValidation instructs the server on how to handle objects in the request containing unknown or duplicate fields. Valid values are: Ignore, Warn, Strict.",
+    ),
 ];
 const FORCE: Parameter = parameter("force", "boolean", "Force is going to \"force\" Apply requests.");
 const DELETE: [Parameter; 4] = [
-    parameter("dryRun", "string", "When present, indicates that modifications should not be persisted. Valid values are: All."),
-    parameter("gracePeriodSeconds", "integer", "The duration in seconds before the object should be deleted."),
+    parameter(
+        "dryRun",
+        "string",
+        "When present, indicates that modifications should not be persisted. Valid values are: All.",
+    ),
+    parameter(
+        "gracePeriodSeconds",
+        "integer",
+        "The duration in seconds before the object should be deleted.",
+    ),
     parameter("orphanDependents", "boolean", "Deprecated: please use the PropagationPolicy."),
     parameter("propagationPolicy", "string", "Whether and how garbage collection will be performed."),
 ];
 const LOG: [Parameter; 9] = [
-    parameter("container", "string", "The container for which to stream logs. Defaults to only container if there is one container in the pod."),
+    parameter(
+        "container",
+        "string",
+        "The container for which to stream logs. Defaults to only container if there is one container in the pod.",
+    ),
     parameter("follow", "boolean", "Follow the log stream of the pod."),
-    parameter("insecureSkipTLSVerifyBackend", "boolean", "Not supported: the backend's certificate is always verified."),
-    parameter("limitBytes", "integer", "If set, the number of bytes to read from the server before terminating the log output."),
+    parameter(
+        "insecureSkipTLSVerifyBackend",
+        "boolean",
+        "Not supported: the backend's certificate is always verified.",
+    ),
+    parameter(
+        "limitBytes",
+        "integer",
+        "If set, the number of bytes to read from the server before terminating the log output.",
+    ),
     parameter("previous", "boolean", "Return previous terminated container logs."),
-    parameter("sinceSeconds", "integer", "A relative time in seconds before the current time from which to show logs."),
+    parameter(
+        "sinceSeconds",
+        "integer",
+        "A relative time in seconds before the current time from which to show logs.",
+    ),
     parameter("tailLines", "integer", "If set, the number of lines from the end of the logs to show."),
-    parameter("timestamps", "boolean", "If true, add an RFC3339 timestamp at the beginning of every line of log output."),
+    parameter(
+        "timestamps",
+        "boolean",
+        "If true, add an RFC3339 timestamp at the beginning of every line of log output.",
+    ),
     parameter("sinceTime", "string", "A time from which to show logs."),
 ];
 
@@ -211,7 +279,10 @@ mod tests {
     use super::*;
 
     fn fact(name: &str, group_version: &str) -> Fact {
-        crate::discovery::facts().into_iter().find(|f| f.name == name && f.group_version == group_version).unwrap()
+        crate::discovery::facts()
+            .into_iter()
+            .find(|f| f.name == name && f.group_version == group_version)
+            .unwrap()
     }
 
     #[test]
@@ -227,11 +298,17 @@ mod tests {
             ("/api/v1/namespaces/{namespace}/pods/{name}", "patch", "patchCoreV1NamespacedPod"),
             ("/api/v1/namespaces/{namespace}/pods", "delete", "deleteCollectionCoreV1NamespacedPod"),
         ] {
-            assert!(pods.iter().any(|(p, m, i)| (p.as_str(), *m, i.as_str()) == expected), "{expected:?} {pods:?}");
+            assert!(
+                pods.iter().any(|(p, m, i)| (p.as_str(), *m, i.as_str()) == expected),
+                "{expected:?} {pods:?}"
+            );
         }
         let scale = named("deployments/scale", "apps/v1");
         assert!(scale.iter().any(|(path, _, id)| path.ends_with("/deployments/{name}/scale")
             && id == "readAppsV1NamespacedDeploymentScale"));
-        assert_eq!(named("roles", "rbac.authorization.k8s.io/v1")[0].2, "createRbacAuthorizationV1NamespacedRole");
+        assert_eq!(
+            named("roles", "rbac.authorization.k8s.io/v1")[0].2,
+            "createRbacAuthorizationV1NamespacedRole"
+        );
     }
 }

@@ -56,7 +56,8 @@ fn add(types: &Types, paths: &mut Map<String, Value>, used: &mut BTreeSet<String
     };
     let mut parameters: Vec<Value> = Vec::new();
     let mut body = |name: &str, required: bool| {
-        parameters.push(json!({"name": "body", "in": "body", "required": required, "schema": reference(name)}));
+        parameters
+            .push(json!({"name": "body", "in": "body", "required": required, "schema": reference(name)}));
         used.insert(name.to_owned());
     };
     match operation.body {

@@ -37,7 +37,8 @@ pub(super) fn paths(facts: &[Fact]) -> BTreeSet<String> {
 
 /// The document at a path.
 pub(super) fn document(types: &Types, facts: &[Fact], path: &str, version: &str) -> Result<Value, Error> {
-    let group_version = path.strip_prefix("api/").or_else(|| path.strip_prefix("apis/").filter(|r| r.contains('/')));
+    let group_version =
+        path.strip_prefix("api/").or_else(|| path.strip_prefix("apis/").filter(|r| r.contains('/')));
     let mut paths = Map::new();
     let mut used = BTreeSet::new();
     let index = match group_version {
@@ -48,7 +49,10 @@ pub(super) fn document(types: &Types, facts: &[Fact], path: &str, version: &str)
     };
     if path == "version" {
         used.insert("io.k8s.apimachinery.pkg.version.Info".to_owned());
-        paths.insert("/version/".to_owned(), index_path("io.k8s.apimachinery.pkg.version.Info", "getCodeVersion", "version"));
+        paths.insert(
+            "/version/".to_owned(),
+            index_path("io.k8s.apimachinery.pkg.version.Info", "getCodeVersion", "version"),
+        );
     } else {
         let name = format!("{META}.{index}");
         let tag = group_version.map_or_else(|| path.replace(['/', '.'], "_"), |_| group_tag(path));
@@ -82,7 +86,9 @@ fn group_tag(path: &str) -> String {
 
 fn operation_name(path: &str) -> String {
     path.split(['/', '.'])
-        .map(|part| part.chars().next().map(|c| c.to_uppercase().chain(part.chars().skip(1)).collect::<String>()))
+        .map(|part| {
+            part.chars().next().map(|c| c.to_uppercase().chain(part.chars().skip(1)).collect::<String>())
+        })
         .map(Option::unwrap_or_default)
         .collect()
 }
@@ -123,12 +129,15 @@ fn add(types: &Types, paths: &mut Map<String, Value>, used: &mut BTreeSet<String
     match operation.body {
         None => {}
         Some(Body::Object) => {
-            value["requestBody"] = json!({"content": {"*/*": {"schema": reference(type_name)}}, "required": true});
+            value["requestBody"] =
+                json!({"content": {"*/*": {"schema": reference(type_name)}}, "required": true});
         }
         Some(Body::Patch) => {
             let patch = format!("{META}.Patch");
-            let content: Map<String, Value> =
-                PATCHES.iter().map(|media| ((*media).to_owned(), json!({"schema": reference(&patch)}))).collect();
+            let content: Map<String, Value> = PATCHES
+                .iter()
+                .map(|media| ((*media).to_owned(), json!({"schema": reference(&patch)})))
+                .collect();
             value["requestBody"] = json!({"content": content, "required": true});
             used.insert(patch);
         }

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+};
 use time::{Duration, OffsetDateTime};
 
 use super::{Error, file};
@@ -24,7 +26,8 @@ impl Authority {
     pub(super) fn open(directory: &Path, now: OffsetDateTime) -> Result<Self, Error> {
         let (crt, key) = (directory.join("ca.crt"), directory.join("ca.key"));
         if let (Some(certificate_pem), Some(key_pem)) = (file::read(&crt)?, file::read(&key)?) {
-            let key_pair = KeyPair::from_pem(&key_pem).map_err(|_| Error::Malformed { path: key, what: "private key" })?;
+            let key_pair = KeyPair::from_pem(&key_pem)
+                .map_err(|_| Error::Malformed { path: key, what: "private key" })?;
             let issuer = Issuer::from_ca_cert_pem(&certificate_pem, key_pair)
                 .map_err(|_| Error::Malformed { path: crt, what: "certificate" })?;
             return Ok(Self { certificate_pem, issuer });
@@ -37,7 +40,8 @@ impl Authority {
         name.push(DnType::CommonName, format!("wherry-ca@{}", now.unix_timestamp_nanos() / 1_000_000));
         params.distinguished_name = name;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.key_usages =
+            vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.not_before = now - CLOCK_SKEW;
         params.not_after = now + CA_LIFETIME;
         let certificate_pem = params.self_signed(&key_pair).map_err(failed)?.pem();

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
 
-use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose,
+};
 use time::{Duration, OffsetDateTime};
 use x509_parser::extensions::GeneralName;
 use x509_parser::pem::parse_x509_pem;
@@ -77,7 +79,13 @@ fn make(authority: &Authority, wanted: &Wanted, now: OffsetDateTime) -> Result<C
 }
 
 /// Whether a kept certificate says what is wanted, is of this authority and key, and lasts long enough.
-fn fits(certificate_pem: &str, key_pem: &str, authority: &Authority, wanted: &Wanted, now: OffsetDateTime) -> bool {
+fn fits(
+    certificate_pem: &str,
+    key_pem: &str,
+    authority: &Authority,
+    wanted: &Wanted,
+    now: OffsetDateTime,
+) -> bool {
     let (Ok((_, pem)), Ok((_, ca_pem)), Ok(key)) = (
         parse_x509_pem(certificate_pem.as_bytes()),
         parse_x509_pem(authority.certificate_pem().as_bytes()),
@@ -91,14 +99,18 @@ fn fits(certificate_pem: &str, key_pem: &str, authority: &Authority, wanted: &Wa
         for name in &extension.value.general_names {
             match name {
                 GeneralName::DNSName(name) => names.insert((*name).to_owned()),
-                GeneralName::IPAddress(bytes) => names.insert(address(bytes).map(|ip| ip.to_string()).unwrap_or_default()),
+                GeneralName::IPAddress(bytes) => {
+                    names.insert(address(bytes).map(|ip| ip.to_string()).unwrap_or_default())
+                }
                 _ => names.insert(String::new()),
             };
         }
     }
     let wanted_names: BTreeSet<String> = wanted.names.iter().cloned().collect();
-    let organizations: Vec<&str> = certificate.subject().iter_organization().filter_map(|o| o.as_str().ok()).collect();
-    let common_names: Vec<&str> = certificate.subject().iter_common_name().filter_map(|n| n.as_str().ok()).collect();
+    let organizations: Vec<&str> =
+        certificate.subject().iter_organization().filter_map(|o| o.as_str().ok()).collect();
+    let common_names: Vec<&str> =
+        certificate.subject().iter_common_name().filter_map(|n| n.as_str().ok()).collect();
     names == wanted_names
         && organizations == wanted.organization.iter().map(String::as_str).collect::<Vec<_>>()
         && common_names == [wanted.common_name.as_str()]

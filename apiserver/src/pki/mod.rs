@@ -44,8 +44,13 @@ impl Pki {
         let service_account_key_pem = match file::read(&directory.join("sa.key"))? {
             Some(pem) => pem,
             None => {
-                let key = KeyPair::generate().map_err(|source| Error::Certificate { name: "sa".to_owned(), source })?;
-                file::write(&directory.join("sa.pub"), key.public_key_pem().as_bytes(), file::Access::Everyone)?;
+                let key = KeyPair::generate()
+                    .map_err(|source| Error::Certificate { name: "sa".to_owned(), source })?;
+                file::write(
+                    &directory.join("sa.pub"),
+                    key.public_key_pem().as_bytes(),
+                    file::Access::Everyone,
+                )?;
                 let pem = key.serialize_pem();
                 file::write(&directory.join("sa.key"), pem.as_bytes(), file::Access::Owner)?;
                 pem
@@ -125,7 +130,12 @@ impl Pki {
     ///
     /// # Errors
     /// As for [`Pki::open`].
-    pub fn write_kubeconfig(&self, path: &Path, server_url: &str, identity: &ClientIdentity) -> Result<(), Error> {
+    pub fn write_kubeconfig(
+        &self,
+        path: &Path,
+        server_url: &str,
+        identity: &ClientIdentity,
+    ) -> Result<(), Error> {
         file::write(path, self.kubeconfig(server_url, identity)?.as_bytes(), file::Access::Owner)
     }
 

@@ -49,7 +49,9 @@ impl ServingNames {
 
 /// Whether a host name can stand in a certificate; a machine's name may hold what DNS does not.
 fn is_certifiable(name: &str) -> bool {
-    !name.is_empty() && name.len() <= 253 && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
+    !name.is_empty()
+        && name.len() <= 253
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
 }
 
 /// Node names stand in file names and in user names.

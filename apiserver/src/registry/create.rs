@@ -75,7 +75,11 @@ impl Registry {
         }
 
         object::set(&mut object, "uid", self.environment().uid());
-        object::set(&mut object, "creationTimestamp", wherry_machinery::time::format_seconds(context.now_unix_seconds));
+        object::set(
+            &mut object,
+            "creationTimestamp",
+            wherry_machinery::time::format_seconds(context.now_unix_seconds),
+        );
         for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields"] {
             object::unset(&mut object, field);
         }

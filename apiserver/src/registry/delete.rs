@@ -202,7 +202,8 @@ impl Deleted {
 
 fn check_preconditions(kind: &Kind, preconditions: &Preconditions, old: &Value) -> Result<(), Refusal> {
     let names = kind.resource;
-    let conflict = |cause: String| Box::new(Status::conflict(names.group, names.kind, object::name(old), cause));
+    let conflict =
+        |cause: String| Box::new(Status::conflict(names.group, names.kind, object::name(old), cause));
     if let Some(want) = &preconditions.uid {
         let have = object::text(old, "uid");
         if want != have {
@@ -261,8 +262,12 @@ fn begin_gracefully(kind: &Kind, options: &DeleteOptions, object: &mut Value, no
     let Deletion::Graceful { grace_period_seconds } = deletion else { return Grace::None };
     if object::is_deleting(object) {
         // Deletion has begun: the grace period can only become shorter.
-        let Some(present) = object::deletion_grace(object).filter(|seconds| *seconds != 0) else { return Grace::None };
-        let Some(requested) = requested.and_then(|seconds| i64::try_from(seconds).ok()) else { return Grace::Pending };
+        let Some(present) = object::deletion_grace(object).filter(|seconds| *seconds != 0) else {
+            return Grace::None;
+        };
+        let Some(requested) = requested.and_then(|seconds| i64::try_from(seconds).ok()) else {
+            return Grace::Pending;
+        };
         if requested >= present {
             return Grace::Pending;
         }
@@ -273,7 +278,11 @@ fn begin_gracefully(kind: &Kind, options: &DeleteOptions, object: &mut Value, no
         return Grace::Seconds(requested.unsigned_abs());
     }
     let seconds = i64::try_from(grace_period_seconds).unwrap_or(i64::MAX);
-    object::set(object, "deletionTimestamp", wherry_machinery::time::format_seconds(now.saturating_add(seconds)));
+    object::set(
+        object,
+        "deletionTimestamp",
+        wherry_machinery::time::format_seconds(now.saturating_add(seconds)),
+    );
     object::set(object, "deletionGracePeriodSeconds", seconds);
     bump_generation(object);
     Grace::Seconds(grace_period_seconds)
@@ -311,7 +320,8 @@ fn deletion_finalizers(options: &DeleteOptions, old: &Value) -> Vec<String> {
         (None, Some(Propagation::Background)) => (false, false),
         (None, None) => (has(ORPHAN), has(FOREGROUND)),
     };
-    let wanted: Vec<&str> = orphan.then_some(ORPHAN).into_iter().chain(foreground.then_some(FOREGROUND)).collect();
+    let wanted: Vec<&str> =
+        orphan.then_some(ORPHAN).into_iter().chain(foreground.then_some(FOREGROUND)).collect();
     let unchanged = has(ORPHAN) == orphan && has(FOREGROUND) == foreground;
     if unchanged {
         return present;

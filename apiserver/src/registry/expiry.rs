@@ -48,7 +48,9 @@ impl Ages {
             let written = match self.seen.get(&key) {
                 Some((known, at)) if *known == revision => *at,
                 Some(_) => now_unix_seconds,
-                None => written_unix_seconds.map_or(now_unix_seconds, |written| written.min(now_unix_seconds)),
+                None => {
+                    written_unix_seconds.map_or(now_unix_seconds, |written| written.min(now_unix_seconds))
+                }
             };
             self.seen.insert(Arc::clone(&key), (revision, written));
             if now_unix_seconds.saturating_sub(written) >= limit {
@@ -94,7 +96,8 @@ pub async fn run(registry: Arc<Registry>, shutdown: CancellationToken) {
                 revision: entry.revision(),
                 written_unix_seconds: written(&entry.value()),
             });
-            let overdue: HashMap<Arc<str>, Revision> = ages.overdue(sightings, now, *time_to_live).into_iter().collect();
+            let overdue: HashMap<Arc<str>, Revision> =
+                ages.overdue(sightings, now, *time_to_live).into_iter().collect();
             for (i, entry) in entries.iter().filter(|entry| overdue.contains_key(entry.key())).enumerate() {
                 if i % BATCH == BATCH - 1 {
                     tokio::task::yield_now().await;
@@ -133,7 +136,9 @@ mod tests {
     #[test]
     fn an_object_goes_an_hour_after_its_last_write() {
         let mut ages = Ages::default();
-        let at = |ages: &mut Ages, revision, now| ages.overdue(std::iter::once(sighting("a", revision, Some(0))), now, HOUR).len();
+        let at = |ages: &mut Ages, revision, now| {
+            ages.overdue(std::iter::once(sighting("a", revision, Some(0))), now, HOUR).len()
+        };
         assert_eq!(at(&mut ages, 1, 10), 0);
         assert_eq!(at(&mut ages, 1, 3599), 0);
         // Written again: its hour begins anew.
@@ -145,7 +150,9 @@ mod tests {
     #[test]
     fn a_time_in_the_future_does_not_keep_an_object_for_ever() {
         let mut ages = Ages::default();
-        let at = |ages: &mut Ages, now| ages.overdue(std::iter::once(sighting("a", 1, Some(1_000_000))), now, HOUR).len();
+        let at = |ages: &mut Ages, now| {
+            ages.overdue(std::iter::once(sighting("a", 1, Some(1_000_000))), now, HOUR).len()
+        };
         assert_eq!(at(&mut ages, 100), 0);
         assert_eq!(at(&mut ages, 3700), 1);
     }
@@ -162,6 +169,9 @@ mod tests {
     fn an_event_was_written_when_it_last_happened() {
         let event = json!({"metadata": {"creationTimestamp": "2026-01-02T03:04:05Z"}, "lastTimestamp": "2026-01-02T03:04:15Z",
             "eventTime": null, "series": {"lastObservedTime": "2026-01-02T03:04:25.000000Z"}});
-        assert_eq!(written(&event), wherry_machinery::time::parse("2026-01-02T03:04:25Z").ok().map(|time| time.unix_seconds()));
+        assert_eq!(
+            written(&event),
+            wherry_machinery::time::parse("2026-01-02T03:04:25Z").ok().map(|time| time.unix_seconds())
+        );
     }
 }

@@ -85,7 +85,9 @@ impl Kind {
     }
 
     fn stored_as(&self) -> (&'static str, &'static str) {
-        self.view.as_ref().map_or((self.resource.group, self.resource.name), |view| (view.stored.group, view.stored.name))
+        self.view
+            .as_ref()
+            .map_or((self.resource.group, self.resource.name), |view| (view.stored.group, view.stored.name))
     }
 
     fn key(&self, namespace: &str, name: &str) -> Result<Key, Refusal> {
@@ -116,7 +118,8 @@ impl Kind {
     }
 
     fn decode(&self, stored: &Bytes, revision: Revision) -> Result<Value, Refusal> {
-        let mut value: Value = serde_json::from_slice(stored).map_err(|error| Box::new(Status::internal(error)))?;
+        let mut value: Value =
+            serde_json::from_slice(stored).map_err(|error| Box::new(Status::internal(error)))?;
         if let Some(view) = &self.view {
             (view.from_stored)(&mut value);
         }
@@ -167,7 +170,10 @@ impl Registry {
     /// A served kind.
     pub fn kind(&self, group: &str, version: &str, resource: &str) -> Option<&Arc<Kind>> {
         // The keys are static names, so a borrowed triple cannot be looked up directly.
-        self.kinds.iter().find(|((g, v, r), _)| *g == group && *v == version && *r == resource).map(|(_, kind)| kind)
+        self.kinds
+            .iter()
+            .find(|((g, v, r), _)| *g == group && *v == version && *r == resource)
+            .map(|(_, kind)| kind)
     }
 
     /// Every served kind.
@@ -217,7 +223,9 @@ pub(crate) fn store_failed(error: wherry_storage::Error) -> Refusal {
     Box::new(match error {
         Error::TooLarge { size_bytes, limit_bytes, .. } => Status::failure(
             Reason::RequestEntityTooLarge,
-            format!("Request entity too large: object of {size_bytes} bytes is larger than {limit_bytes} bytes"),
+            format!(
+                "Request entity too large: object of {size_bytes} bytes is larger than {limit_bytes} bytes"
+            ),
         ),
         Error::Compacted { .. } => Status::expired("The resourceVersion for the provided list is too old."),
         Error::Future { requested, current } => too_large_version(requested, current),

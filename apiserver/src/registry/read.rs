@@ -61,14 +61,20 @@ impl Registry {
                 self.refresh().await?;
             }
             ListVersion::Any => {}
-            ListVersion::NotOlderThan(revision) | ListVersion::Exact(revision) => self.reach(revision).await?,
+            ListVersion::NotOlderThan(revision) | ListVersion::Exact(revision) => {
+                self.reach(revision).await?
+            }
         }
         self.cached(kind, namespace, name).ok_or_else(|| kind.not_found(name))
     }
 
     /// One object as the cache has it now.
     pub fn cached(&self, kind: &Kind, namespace: &str, name: &str) -> Option<Arc<Entry>> {
-        if kind.is_namespaced() { kind.cacher.get(&format!("{namespace}/{name}")) } else { kind.cacher.get(name) }
+        if kind.is_namespaced() {
+            kind.cacher.get(&format!("{namespace}/{name}"))
+        } else {
+            kind.cacher.get(name)
+        }
     }
 
     /// One object as a tree, by names, from a fresh cache: what admission reads.
@@ -130,7 +136,8 @@ impl Registry {
     ) -> Result<Vec<Arc<Entry>>, Refusal> {
         let (group, resource) = kind.stored_as();
         let all = Prefix::new(group, resource, None).map_err(|error| Box::new(Status::internal(error)))?;
-        let prefix = Prefix::new(group, resource, namespace).map_err(|error| Box::new(Status::internal(error)))?;
+        let prefix =
+            Prefix::new(group, resource, namespace).map_err(|error| Box::new(Status::internal(error)))?;
         let range = Range { prefix, after: None, limit: 0, revision: Some(revision) };
         let read = self.store.range(range).await.map_err(store_failed)?;
         read.items

@@ -192,8 +192,11 @@ impl Registry {
             return Ok(Committed::Done(new));
         }
         let change = if goes { Change::Delete } else { Change::Put(kind.encode(&new)) };
-        let outcome =
-            self.store.transact(&stored.key, Expected::At(stored.mod_revision), change).await.map_err(store_failed)?;
+        let outcome = self
+            .store
+            .transact(&stored.key, Expected::At(stored.mod_revision), change)
+            .await
+            .map_err(store_failed)?;
         match outcome {
             Outcome::Conflict { current } => Ok(Committed::Raced(current)),
             Outcome::Committed { revision } => {
@@ -246,7 +249,8 @@ fn check_version(kind: &Kind, new: &Value, old: &Value) -> Result<(), Refusal> {
     let name = object::name(old);
     let (new_uid, old_uid) = (object::text(new, "uid"), object::text(old, "uid"));
     if !new_uid.is_empty() && new_uid != old_uid {
-        let cause = format!("Precondition failed: UID in precondition: {new_uid}, UID in object meta: {old_uid}");
+        let cause =
+            format!("Precondition failed: UID in precondition: {new_uid}, UID in object meta: {old_uid}");
         return Err(Status::conflict(names.group, names.name, name, cause).into());
     }
     let version = object::text(new, "resourceVersion");

@@ -33,8 +33,16 @@ pub(super) async fn run(registry: &Registry, own: Option<&OwnService>) -> Result
         own.publish(registry).await?;
     }
     let classes = [
-        ("system-cluster-critical", 2_000_000_000, "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary."),
-        ("system-node-critical", 2_000_001_000, "Used for system critical pods that must not be moved from their current node."),
+        (
+            "system-cluster-critical",
+            2_000_000_000,
+            "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
+        ),
+        (
+            "system-node-critical",
+            2_000_001_000,
+            "Used for system critical pods that must not be moved from their current node.",
+        ),
     ];
     let classes = classes
         .iter()
@@ -66,7 +74,10 @@ pub(super) struct OwnService {
 impl OwnService {
     /// The Service with the first address of the range; `None` for a server whose address is a name.
     pub(super) fn new(services: &ServiceRanges, external_address: &str) -> Option<Self> {
-        Some(Self { cluster_ip: services.cluster_ips.hosts().next()?, address: external_address.parse().ok()? })
+        Some(Self {
+            cluster_ip: services.cluster_ips.hosts().next()?,
+            address: external_address.parse().ok()?,
+        })
     }
 
     /// Makes the Service, and points its endpoints to where this server is now.
@@ -126,7 +137,9 @@ async fn replace(
         }
         Ok(new)
     };
-    registry.update(kind, &registry.context(identity()), Target::object(&namespace, &name), &transform).await?;
+    registry
+        .update(kind, &registry.context(identity()), Target::object(&namespace, &name), &transform)
+        .await?;
     Ok(())
 }
 
@@ -175,7 +188,9 @@ async fn policies(registry: &Registry, kind: RbacKind) -> Result<(), Refusal> {
             continue;
         }
         let transform = |old: &Value| Ok(rbac::reconciled(object, old).unwrap_or_else(|| old.clone()));
-        registry.update(served, &registry.context(identity()), Target::object(namespace, name), &transform).await?;
+        registry
+            .update(served, &registry.context(identity()), Target::object(namespace, name), &transform)
+            .await?;
     }
     create_missing(registry, names, wanted).await
 }

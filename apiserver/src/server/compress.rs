@@ -31,15 +31,23 @@ pub(super) fn is_accepted(headers: &HeaderMap) -> bool {
 /// slices are shared with the cache, so that this costs no copy).
 pub(super) async fn compressed(response: Response) -> Response {
     let size = response.body().size_hint().exact();
-    if size.is_some_and(|size| size < THRESHOLD_BYTES as u64) || response.headers().contains_key(CONTENT_ENCODING) {
+    if size.is_some_and(|size| size < THRESHOLD_BYTES as u64)
+        || response.headers().contains_key(CONTENT_ENCODING)
+    {
         return response;
     }
     let (mut parts, body) = response.into_parts();
     let slices: Vec<Bytes> = match body.into_data_stream().try_collect().await {
         Ok(slices) => slices,
-        Err(error) => return Response::from_parts(parts, Body::from_stream(stream::once(async { Err::<Bytes, _>(error) }))),
+        Err(error) => {
+            return Response::from_parts(
+                parts,
+                Body::from_stream(stream::once(async { Err::<Bytes, _>(error) })),
+            );
+        }
     };
-    let plain = |slices: Vec<Bytes>| Body::from_stream(stream::iter(slices.into_iter().map(Ok::<_, Infallible>)));
+    let plain =
+        |slices: Vec<Bytes>| Body::from_stream(stream::iter(slices.into_iter().map(Ok::<_, Infallible>)));
     let total: usize = slices.iter().map(Bytes::len).sum();
     if total < THRESHOLD_BYTES {
         return Response::from_parts(parts, plain(slices));

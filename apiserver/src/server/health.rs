@@ -45,7 +45,11 @@ impl std::fmt::Debug for HealthRegistry {
 
 impl HealthRegistry {
     /// Adds a check of readiness, or replaces the one of that name. It is called at every request: it must not wait.
-    pub fn register(&self, name: impl Into<String>, check: impl Fn() -> Result<(), String> + Send + Sync + 'static) {
+    pub fn register(
+        &self,
+        name: impl Into<String>,
+        check: impl Fn() -> Result<(), String> + Send + Sync + 'static,
+    ) {
         self.add(name.into(), About::Readiness, Arc::new(check));
     }
 
@@ -110,15 +114,21 @@ impl HealthRegistry {
             None => respond::plain_not_found(),
             Some((_, check)) => match check() {
                 Ok(()) => respond::plain(StatusCode::OK, "ok"),
-                Err(error) => {
-                    respond::plain(StatusCode::INTERNAL_SERVER_ERROR, format!("internal server error: {error}\n"))
-                }
+                Err(error) => respond::plain(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    format!("internal server error: {error}\n"),
+                ),
             },
         }
     }
 }
 
-fn report(endpoint: &str, checks: &[(String, Check)], mut excluded: BTreeSet<String>, verbose: bool) -> Response {
+fn report(
+    endpoint: &str,
+    checks: &[(String, Check)],
+    mut excluded: BTreeSet<String>,
+    verbose: bool,
+) -> Response {
     let mut text = String::new();
     let mut failed = false;
     for (name, check) in checks {
@@ -137,7 +147,8 @@ fn report(endpoint: &str, checks: &[(String, Check)], mut excluded: BTreeSet<Str
         }
     }
     if !excluded.is_empty() {
-        let names: Vec<String> = excluded.iter().map(|name| wherry_machinery::field::go_quote(name)).collect();
+        let names: Vec<String> =
+            excluded.iter().map(|name| wherry_machinery::field::go_quote(name)).collect();
         text.push_str(&format!(
             "warn: some health checks cannot be excluded: no matches for {}\n",
             names.join(", ")
@@ -183,7 +194,11 @@ mod tests {
             ("livez", "scheduler", "", 404, "404 page not found\n"),
         ];
         for (endpoint, rest, query, code, text) in table {
-            assert_eq!(get(&registry, endpoint, rest, query).await, (code, text.to_owned()), "{endpoint}/{rest}?{query}");
+            assert_eq!(
+                get(&registry, endpoint, rest, query).await,
+                (code, text.to_owned()),
+                "{endpoint}/{rest}?{query}"
+            );
         }
         registry.register("scheduler", || Ok(()));
         assert_eq!(get(&registry, "readyz", "", "").await.0, 200);

@@ -55,7 +55,12 @@ where
 }
 
 /// Serves `router` until `shutdown`; then accepts nothing new, ends streams, waits for what is being answered.
-pub(super) async fn serve(listener: TcpListener, tls: Option<Tls>, router: Router, shutdown: CancellationToken) {
+pub(super) async fn serve(
+    listener: TcpListener,
+    tls: Option<Tls>,
+    router: Router,
+    shutdown: CancellationToken,
+) {
     let tasks = TaskTracker::new();
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let abandon = CancellationToken::new();
@@ -72,7 +77,8 @@ pub(super) async fn serve(listener: TcpListener, tls: Option<Tls>, router: Route
                 continue;
             }
         };
-        let connection = Connection { router: router.clone(), tasks: tasks.clone(), shutdown: shutdown.clone() };
+        let connection =
+            Connection { router: router.clone(), tasks: tasks.clone(), shutdown: shutdown.clone() };
         let (tls, abandon) = (tls.clone(), abandon.clone());
         tasks.spawn(async move {
             tokio::select! {

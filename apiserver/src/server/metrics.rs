@@ -60,7 +60,8 @@ impl Metrics {
     pub(crate) fn new() -> Self {
         let mut registry = Registry::default();
         let requests = Family::<RequestTotalLabels, Counter>::default();
-        let durations = Family::<RequestLabels, Histogram, fn() -> Histogram>::new_with_constructor(histogram);
+        let durations =
+            Family::<RequestLabels, Histogram, fn() -> Histogram>::new_with_constructor(histogram);
         let in_flight = Family::<KindLabels, Gauge>::default();
         let long_running = Gauge::default();
         // The encoder appends `_total` to counters.
@@ -75,7 +76,11 @@ impl Metrics {
             "Requests being answered, by kind",
             in_flight.clone(),
         );
-        registry.register("apiserver_longrunning_requests", "Watches and other open streams", long_running.clone());
+        registry.register(
+            "apiserver_longrunning_requests",
+            "Watches and other open streams",
+            long_running.clone(),
+        );
         Self { registry, requests, durations, in_flight, long_running, started: SystemTime::now() }
     }
 
@@ -85,8 +90,16 @@ impl Metrics {
             self.durations.get_or_create(&labels).observe(duration.as_secs_f64());
         }
         let RequestLabels { verb, group, version, resource, subresource, scope } = labels;
-        let labels =
-            RequestTotalLabels { verb, group, version, resource, subresource, scope, component: "apiserver", code };
+        let labels = RequestTotalLabels {
+            verb,
+            group,
+            version,
+            resource,
+            subresource,
+            scope,
+            component: "apiserver",
+            code,
+        };
         self.requests.get_or_create(&labels).inc();
     }
 

@@ -169,17 +169,21 @@ impl ApiServer {
     /// # Errors
     /// [`Error`].
     pub async fn start(config: Config) -> Result<Self, Error> {
-        let built_in = |what| {
-            move |source: Box<dyn std::error::Error + Send + Sync>| Error::BuiltIn { what, source }
-        };
+        let built_in =
+            |what| move |source: Box<dyn std::error::Error + Send + Sync>| Error::BuiltIn { what, source };
         let shutdown = CancellationToken::new();
         let tasks = TaskTracker::new();
         let codec = Arc::new(Codec::builtin().map_err(|error| built_in("types")(Box::new(error)))?);
         let authorizer = Arc::new(Authorizer::default());
         let mut plugins = admission::plugins();
         plugins.push(Arc::new(Authorization::new(Arc::clone(&authorizer))));
-        let registry =
-            Arc::new(Registry::new(config.store, kinds::table_with(&config.service_ranges), plugins, codec, Arc::new(Machine)));
+        let registry = Arc::new(Registry::new(
+            config.store,
+            kinds::table_with(&config.service_ranges),
+            plugins,
+            codec,
+            Arc::new(Machine),
+        ));
         let feed = Arc::clone(registry.feed());
         let loaded = feed.load().await?;
         let is_fed = Arc::new(AtomicBool::new(true));
@@ -210,7 +214,13 @@ impl ApiServer {
         let health = HealthRegistry::default();
         health.register_liveness("ping", || Ok(()));
         health.register_liveness("store", {
-            move || if is_fed.load(Ordering::Acquire) { Ok(()) } else { Err("the watch cache is not fed".to_owned()) }
+            move || {
+                if is_fed.load(Ordering::Acquire) {
+                    Ok(())
+                } else {
+                    Err("the watch cache is not fed".to_owned())
+                }
+            }
         });
         health.register("poststarthook/rbac/bootstrap-roles", || Ok(()));
         health.register("shutdown", {
@@ -280,7 +290,9 @@ impl ApiServer {
 
 /// The caches that authorisation reads.
 fn sources(registry: &Registry) -> Sources {
-    let cacher = |group: &str, resource: &str| registry.kind(group, "v1", resource).map(|kind| Arc::clone(&kind.cacher));
+    let cacher = |group: &str, resource: &str| {
+        registry.kind(group, "v1", resource).map(|kind| Arc::clone(&kind.cacher))
+    };
     let policies = RbacKind::ALL
         .into_iter()
         .filter_map(|kind| Some((kind, cacher("rbac.authorization.k8s.io", kind.resource())?)))
@@ -292,7 +304,8 @@ fn sources(registry: &Registry) -> Sources {
 fn served(registry: &Registry) -> impl Fn(&str, &str, &str, &str) -> Option<Served> + '_ {
     |group, version, resource, subresource| {
         let review = Review::ALL.into_iter().map(Review::resource).find(|review| {
-            (review.group, review.version, review.name) == (group, version, resource) && subresource.is_empty()
+            (review.group, review.version, review.name) == (group, version, resource)
+                && subresource.is_empty()
         });
         if review.is_some() {
             return Some(Served::Answered);

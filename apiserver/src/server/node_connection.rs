@@ -48,7 +48,8 @@ impl NodeConnection {
         let chain = CertificateDer::pem_slice_iter(credential.certificate_pem.as_bytes())
             .collect::<Result<Vec<_>, _>>()
             .map_err(pem("kubelet client certificate"))?;
-        let key = PrivateKeyDer::from_pem_slice(credential.key_pem.as_bytes()).map_err(pem("kubelet client key"))?;
+        let key = PrivateKeyDer::from_pem_slice(credential.key_pem.as_bytes())
+            .map_err(pem("kubelet client key"))?;
         let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(Error::Certificate)?
@@ -72,7 +73,11 @@ impl NodeConnection {
         let response = match answered {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => return Err(failed(&error)),
-            Err(_) => return Err(failed(&"net/http: request canceled (Client.Timeout exceeded while awaiting headers)")),
+            Err(_) => {
+                return Err(failed(
+                    &"net/http: request canceled (Client.Timeout exceeded while awaiting headers)",
+                ));
+            }
         };
         if response.status().is_success() {
             return Ok(Body::new(response.into_body()));
@@ -80,7 +85,11 @@ impl NodeConnection {
         Err(refused(response).await)
     }
 
-    async fn connect(&self, (host, port): (IpAddr, u16), path: &str) -> Result<Response<Incoming>, ConnectError> {
+    async fn connect(
+        &self,
+        (host, port): (IpAddr, u16),
+        path: &str,
+    ) -> Result<Response<Incoming>, ConnectError> {
         let stream = TcpStream::connect((host, port)).await.map_err(ConnectError::Connect)?;
         stream.set_nodelay(true).map_err(ConnectError::Connect)?;
         let stream = self.tls.connect(ServerName::from(host), stream).await.map_err(ConnectError::Tls)?;
@@ -118,7 +127,10 @@ fn address(registry: &Registry, node: &str) -> Result<(IpAddr, u16), Refusal> {
     let kind = registry.kind("", "v1", "nodes").ok_or_else(crate::http::no_such_resource)?;
     let object = registry.cached(kind, "", node).ok_or_else(|| kind.not_found(node))?.value();
     let host = internal_ip(&object).ok_or_else(|| {
-        Box::new(Status::internal(format!("no preferred addresses found; known addresses: {}", known(&object))))
+        Box::new(Status::internal(format!(
+            "no preferred addresses found; known addresses: {}",
+            known(&object)
+        )))
     })?;
     let port = object
         .pointer("/status/daemonEndpoints/kubeletEndpoint/Port")

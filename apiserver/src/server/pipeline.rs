@@ -68,7 +68,10 @@ impl Call {
     fn is_long_running(&self) -> bool {
         self.info.is_resource_request
             && (matches!(self.info.verb.as_str(), "watch" | "proxy")
-                || matches!(self.info.subresource.as_str(), "attach" | "exec" | "proxy" | "log" | "portforward"))
+                || matches!(
+                    self.info.subresource.as_str(),
+                    "attach" | "exec" | "proxy" | "log" | "portforward"
+                ))
     }
 }
 
@@ -106,7 +109,8 @@ pub(super) async fn handle(State(pipeline): State<Pipeline>, request: Request) -
 
 /// The client's own id, or a new one.
 fn audit_id(headers: &HeaderMap) -> HeaderValue {
-    if let Some(given) = headers.get(&AUDIT_ID).filter(|id| !id.is_empty() && id.len() <= MAX_AUDIT_ID_BYTES) {
+    if let Some(given) = headers.get(&AUDIT_ID).filter(|id| !id.is_empty() && id.len() <= MAX_AUDIT_ID_BYTES)
+    {
         return given.clone();
     }
     let id = uuid::Uuid::new_v4().to_string();
@@ -260,9 +264,8 @@ impl Inner {
             && self.registry.kind(&info.api_group, &info.api_version, &info.resource).is_some();
         let text = |text: &str| if known { text.to_owned() } else { String::new() };
         let verb = match info.verb.as_str() {
-            verb @ ("get" | "list" | "watch" | "create" | "update" | "patch" | "delete" | "deletecollection") => {
-                verb.to_ascii_uppercase()
-            }
+            verb @ ("get" | "list" | "watch" | "create" | "update" | "patch" | "delete"
+            | "deletecollection") => verb.to_ascii_uppercase(),
             _ => "OTHER".to_owned(),
         };
         let subresource = if code == 404 { String::new() } else { text(&info.subresource) };

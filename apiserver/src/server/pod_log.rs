@@ -128,11 +128,9 @@ fn container<'a>(pod: &'a Value, wanted: &str) -> Result<&'a str, Refusal> {
         };
     }
     let ephemeral = names(pod, "/spec/ephemeralContainers");
-    [containers, init, ephemeral]
-        .into_iter()
-        .flatten()
-        .find(|name| *name == wanted)
-        .ok_or_else(|| Box::new(Status::bad_request(format!("container {wanted} is not valid for pod {pod_name}"))))
+    [containers, init, ephemeral].into_iter().flatten().find(|name| *name == wanted).ok_or_else(|| {
+        Box::new(Status::bad_request(format!("container {wanted} is not valid for pod {pod_name}")))
+    })
 }
 
 #[cfg(test)]
@@ -168,7 +166,8 @@ mod tests {
 
     #[test]
     fn the_kubelet_is_told_the_options() {
-        let query = Query::parse("follow=true&tailLines=5&timestamps&previous=false&limitBytes=10&container=a");
+        let query =
+            Query::parse("follow=true&tailLines=5&timestamps&previous=false&limitBytes=10&container=a");
         let at = location(&pod(&["a"], &[], "n1"), &query).unwrap().unwrap();
         assert_eq!(at.node, "n1");
         assert_eq!(at.path, "/containerLogs/ns/p/a?follow=true&timestamps=true&tailLines=5&limitBytes=10");

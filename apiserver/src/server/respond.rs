@@ -40,7 +40,9 @@ pub(crate) fn status(status: &Status) -> Response {
     // A `Status` is strings and numbers: it always encodes.
     let body = serde_json::to_vec(status).unwrap_or_default();
     let mut response = with_type(code, HeaderValue::from_static("application/json"), body.into());
-    if let Some(seconds) = status.details.as_ref().map(|details| details.retry_after_seconds).filter(|&s| s > 0) {
+    if let Some(seconds) =
+        status.details.as_ref().map(|details| details.retry_after_seconds).filter(|&s| s > 0)
+    {
         response.headers_mut().insert(http::header::RETRY_AFTER, seconds.into());
     }
     response

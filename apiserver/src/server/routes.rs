@@ -38,7 +38,8 @@ pub(super) async fn answer(server: &Inner, info: &RequestInfo, query: &Query, re
         }
         "/.well-known/openid-configuration" => json_answer(&server.signer.discovery(&server.external_url)),
         "/metrics" => {
-            let mut response = respond::plain(StatusCode::OK, server.metrics.encode(server.in_flight.current()));
+            let mut response =
+                respond::plain(StatusCode::OK, server.metrics.encode(server.in_flight.current()));
             response.headers_mut().insert(CONTENT_TYPE, METRICS_TYPE);
             response
         }
@@ -55,7 +56,11 @@ fn json_answer(value: &Value) -> Response {
 fn health_path(path: &str) -> Option<(&'static str, &str)> {
     ["healthz", "livez", "readyz"].into_iter().find_map(|endpoint| {
         let rest = path.strip_prefix('/')?.strip_prefix(endpoint)?;
-        if rest.is_empty() { Some((endpoint, "")) } else { rest.strip_prefix('/').map(|rest| (endpoint, rest)) }
+        if rest.is_empty() {
+            Some((endpoint, ""))
+        } else {
+            rest.strip_prefix('/').map(|rest| (endpoint, rest))
+        }
     })
 }
 
@@ -90,7 +95,10 @@ mod tests {
     fn health_paths_are_taken_apart() {
         let table = [
             ("/healthz", Some(("healthz", ""))),
-            ("/readyz/poststarthook/rbac/bootstrap-roles", Some(("readyz", "poststarthook/rbac/bootstrap-roles"))),
+            (
+                "/readyz/poststarthook/rbac/bootstrap-roles",
+                Some(("readyz", "poststarthook/rbac/bootstrap-roles")),
+            ),
             ("/livezx", None),
             ("/version", None),
         ];

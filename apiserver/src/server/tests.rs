@@ -40,8 +40,12 @@ impl Fixture {
 
     async fn call(&self, identity: Identity, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
         let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
-        let request =
-            Request::builder().method(method).uri(path).header("content-type", "application/json").body(body).unwrap();
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("content-type", "application/json")
+            .body(body)
+            .unwrap();
         let response = self.server.router_as(identity).oneshot(request).await.unwrap();
         let code = response.status().as_u16();
         let bytes = to_bytes(response.into_body(), usize::MAX).await.unwrap();
@@ -83,7 +87,10 @@ async fn reviews_say_who_one_is_and_what_one_may() {
     let (code, _) = fixture.call(Identity::admin("root"), "GET", path, None).await;
     assert_eq!(code, 405);
     let (code, refusal) = fixture.call(ann(), "GET", "/metrics", None).await;
-    assert_eq!((code, &refusal["message"]), (403, &json!(r#"forbidden: User "ann" cannot get path "/metrics""#)));
+    assert_eq!(
+        (code, &refusal["message"]),
+        (403, &json!(r#"forbidden: User "ann" cannot get path "/metrics""#))
+    );
     fixture.stop().await;
 }
 
@@ -156,9 +163,12 @@ async fn clients_are_known_by_certificate_over_tls_and_streams_end_with_the_serv
         request.body(Full::new(bytes::Bytes::new())).unwrap()
     };
     let mut anonymous = connect(&fixture, address, None).await;
-    for (path, token, code) in
-        [("/healthz", None, 200), ("/version", None, 200), ("/apis", None, 403), ("/version", Some("wrong"), 401)]
-    {
+    for (path, token, code) in [
+        ("/healthz", None, 200),
+        ("/version", None, 200),
+        ("/apis", None, 403),
+        ("/version", Some("wrong"), 401),
+    ] {
         let answer = anonymous.send_request(get(path, token)).await.unwrap();
         assert_eq!(answer.status().as_u16(), code, "{path}");
         assert!(answer.headers().contains_key("audit-id"));

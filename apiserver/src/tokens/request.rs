@@ -33,7 +33,11 @@ pub struct TokenRequest<'a> {
 ///
 /// # Errors
 /// 404 when the account or the bound object is not there, 409 when its uid is another, 422 for what does not make sense.
-pub fn token_request(signer: &Signer, objects: &dyn Objects, request: &TokenRequest<'_>) -> Result<Value, Refusal> {
+pub fn token_request(
+    signer: &Signer,
+    objects: &dyn Objects,
+    request: &TokenRequest<'_>,
+) -> Result<Value, Refusal> {
     let TokenRequest { namespace, name, body, now_unix_seconds } = *request;
     let account = objects
         .object("serviceaccounts", namespace, name)
@@ -87,7 +91,9 @@ pub fn token_request(signer: &Signer, objects: &dyn Objects, request: &TokenRequ
 }
 
 fn validate(body: &Value) -> Result<(), Refusal> {
-    let Some(seconds) = body.pointer("/spec/expirationSeconds").and_then(Value::as_i64) else { return Ok(()) };
+    let Some(seconds) = body.pointer("/spec/expirationSeconds").and_then(Value::as_i64) else {
+        return Ok(());
+    };
     let path = Path::new("spec").child("expirationSeconds");
     let error = if seconds < MIN_LIFETIME_SECONDS {
         FieldError::invalid(&path, seconds, "may not specify a duration less than 10 minutes")
@@ -140,7 +146,9 @@ fn bind(bound: &mut Bound, objects: &dyn Objects, reference: &Value, account: &s
                 ))
                 .into());
             }
-            if let Some(node) = object.pointer("/spec/nodeName").and_then(Value::as_str).filter(|n| !n.is_empty()) {
+            if let Some(node) =
+                object.pointer("/spec/nodeName").and_then(Value::as_str).filter(|n| !n.is_empty())
+            {
                 let uid = objects.object("nodes", "", node).map(|node| metadata::uid(&node).to_owned());
                 bound.node = Some(ObjectReference { name: node.to_owned(), uid: uid.unwrap_or_default() });
             }

@@ -53,7 +53,10 @@ fn a_token_names_its_account_for_as_long_as_it_lasts() {
     let verified = verifier.verify(&token, &[], NOW).unwrap();
     assert_eq!(verified.identity.user, "system:serviceaccount:ns:bot");
     assert_eq!(verified.identity.uid, "u1");
-    assert!(verified.identity.is_in("system:serviceaccounts:ns") && verified.identity.is_in("system:authenticated"));
+    assert!(
+        verified.identity.is_in("system:serviceaccounts:ns")
+            && verified.identity.is_in("system:authenticated")
+    );
     assert!(verifier.verify(&token, &[], NOW + 600).is_ok());
     assert_eq!(verifier.verify(&token, &[], NOW + 661), Err(Rejection::Time));
     assert_eq!(verifier.verify(&token, &[], NOW - 61), Err(Rejection::Time));
@@ -64,7 +67,11 @@ fn a_token_names_its_account_for_as_long_as_it_lasts() {
 #[test]
 fn a_token_ends_with_what_it_is_bound_to() {
     let (signer, objects, verifier) = setup();
-    let bound = token(&signer, &objects, json!({"boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": "p", "uid": "u2"}}));
+    let bound = token(
+        &signer,
+        &objects,
+        json!({"boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": "p", "uid": "u2"}}),
+    );
     let identity = verifier.verify(&bound, &[], NOW).unwrap().identity;
     assert_eq!(identity.extra["authentication.kubernetes.io/pod-name"], ["p"]);
     assert_eq!(identity.extra["authentication.kubernetes.io/node-uid"], ["u3"]);

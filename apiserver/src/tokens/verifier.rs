@@ -86,7 +86,12 @@ impl Verifier {
     ///
     /// # Errors
     /// [`Rejection`].
-    pub fn verify(&self, token: &str, audiences: &[String], now_unix_seconds: i64) -> Result<Verified, Rejection> {
+    pub fn verify(
+        &self,
+        token: &str,
+        audiences: &[String],
+        now_unix_seconds: i64,
+    ) -> Result<Verified, Rejection> {
         let claims = self.claims(token)?;
         if claims.nbf > now_unix_seconds + LEEWAY_SECONDS
             || claims.iat > now_unix_seconds + LEEWAY_SECONDS
@@ -118,9 +123,11 @@ impl Verifier {
         validation.validate_exp = false;
         validation.validate_nbf = false;
         validation.validate_aud = false;
-        let claims = jsonwebtoken::decode::<Claims>(token, &self.key, &validation).map_err(|error| match error.kind() {
-            jsonwebtoken::errors::ErrorKind::InvalidIssuer => Rejection::Foreign,
-            _ => Rejection::Malformed,
+        let claims = jsonwebtoken::decode::<Claims>(token, &self.key, &validation).map_err(|error| {
+            match error.kind() {
+                jsonwebtoken::errors::ErrorKind::InvalidIssuer => Rejection::Foreign,
+                _ => Rejection::Malformed,
+            }
         })?;
         let claims = Arc::new(claims.claims);
         let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
@@ -136,9 +143,14 @@ impl Verifier {
         let bound = &claims.bound;
         let alive = |resource: &str, reference: &ObjectReference| -> Result<(), Rejection> {
             let namespace = if resource == "nodes" { "" } else { &bound.namespace };
-            let object = self.objects.object(resource, namespace, &reference.name).ok_or(Rejection::Invalidated)?;
+            let object =
+                self.objects.object(resource, namespace, &reference.name).ok_or(Rejection::Invalidated)?;
             let same = metadata::uid(&object) == reference.uid;
-            if same && !is_long_gone(&object, now_unix_seconds) { Ok(()) } else { Err(Rejection::Invalidated) }
+            if same && !is_long_gone(&object, now_unix_seconds) {
+                Ok(())
+            } else {
+                Err(Rejection::Invalidated)
+            }
         };
         if claims.sub != format!("system:serviceaccount:{}:{}", bound.namespace, bound.serviceaccount.name) {
             return Err(Rejection::Malformed);

@@ -1,6 +1,10 @@
 //! Durable writes per second, embedded beside etcd on the same disk in the same run; the file's size after many overwrites;
 //! the time to open a store with many objects. Prints figures and asserts none.
-#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark prints, and ends at the first failure")]
+#![expect(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a benchmark prints, and ends at the first failure"
+)]
 
 use std::path::Path;
 use std::sync::Arc;
@@ -142,7 +146,11 @@ async fn restart() {
         let before = resident_bytes();
         let began = Instant::now();
         let store = open(path);
-        println!("  {told}: {:.0?}, {} MiB more resident", began.elapsed(), (resident_bytes() - before) >> 20);
+        println!(
+            "  {told}: {:.0?}, {} MiB more resident",
+            began.elapsed(),
+            (resident_bytes() - before) >> 20
+        );
         store.close().await;
     }
 }

@@ -246,7 +246,9 @@ pub(crate) async fn concurrent_writers_get_one_revision_each_and_watchers_see_al
         let seen: Vec<_> = events_until(&mut watch, last)
             .await
             .into_iter()
-            .map(|event| (event.revision, (event.key, String::from_utf8(event.value.unwrap().into()).unwrap())))
+            .map(|event| {
+                (event.revision, (event.key, String::from_utf8(event.value.unwrap().into()).unwrap()))
+            })
             .collect();
         assert!(seen.iter().map(|(revision, _)| revision).eq(answered.keys()), "all, in order, once");
         assert!(seen.iter().map(|(_, change)| change).eq(answered.values()));
@@ -371,7 +373,8 @@ pub(crate) async fn pages_at_one_revision_are_not_disturbed_by_writes(subject: &
     let mut remaining = first.remaining;
     while remaining > 0 {
         let after = pages.last().map(|item| item.key.clone());
-        let page = store.range(Range { prefix: prefix(), after, limit: 37, revision: Some(at) }).await.unwrap();
+        let page =
+            store.range(Range { prefix: prefix(), after, limit: 37, revision: Some(at) }).await.unwrap();
         assert_eq!(page.revision, at);
         assert_eq!(page.remaining, remaining - page.items.len(), "the rest is counted at the same revision");
         remaining = page.remaining;

@@ -17,7 +17,9 @@ pub fn credentials<'a>(image: &str, secrets: impl IntoIterator<Item = &'a Secret
         .into_iter()
         .filter_map(entries)
         .flatten()
-        .filter_map(|(server, entry)| Some((specificity(&server, &registry, &repository)?, auth_config(&server, &entry)?)))
+        .filter_map(|(server, entry)| {
+            Some((specificity(&server, &registry, &repository)?, auth_config(&server, &entry)?))
+        })
         .collect();
     found.sort_by_key(|(specificity, _)| std::cmp::Reverse(*specificity));
     found.into_iter().map(|(_, auth)| auth).collect()
@@ -68,7 +70,8 @@ fn auth_config(server: &str, entry: &Value) -> Option<AuthConfig> {
         registry_token: text("registrytoken"),
         ..AuthConfig::default()
     };
-    let is_empty = auth.username.is_empty() && auth.identity_token.is_empty() && auth.registry_token.is_empty();
+    let is_empty =
+        auth.username.is_empty() && auth.identity_token.is_empty() && auth.registry_token.is_empty();
     (!is_empty).then_some(auth)
 }
 

@@ -65,12 +65,19 @@ pub(crate) async fn look(
     match pull_decision(container.image_pull_policy.as_deref(), image, present.is_some()) {
         PullDecision::NeverPull => {
             let message = format!("Container image {image:?} is not present with pull policy of Never");
-            kubelet.container_event(pod, &container.name, EventType::Warning, "ErrImageNeverPull", message.clone());
+            kubelet.container_event(
+                pod,
+                &container.name,
+                EventType::Warning,
+                "ErrImageNeverPull",
+                message.clone(),
+            );
             Err(ImageError { reason: "ErrImageNeverPull", message })
         }
         PullDecision::UsePresent => {
-            let message =
-                format!("Container image {image:?} already present on machine and can be accessed by the pod");
+            let message = format!(
+                "Container image {image:?} already present on machine and can be accessed by the pod"
+            );
             kubelet.container_event(pod, &container.name, EventType::Normal, "Pulled", message);
             Ok(ImageState::Present(present.map(|image| image.id).unwrap_or_default()))
         }

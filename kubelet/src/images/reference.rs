@@ -13,7 +13,9 @@ pub fn with_default_tag(image: &str) -> String {
 pub fn registry_and_repository(image: &str) -> (String, String) {
     let without_digest = image.split('@').next().unwrap_or(image);
     let (first, rest) = match without_digest.split_once('/') {
-        Some((first, rest)) if first.contains('.') || first.contains(':') || first == "localhost" => (first, rest),
+        Some((first, rest)) if first.contains('.') || first.contains(':') || first == "localhost" => {
+            (first, rest)
+        }
         _ => (DEFAULT_REGISTRY, without_digest),
     };
     let last_slash = rest.rfind('/').map_or(0, |index| index + 1);
@@ -48,7 +50,11 @@ mod tests {
             ("localhost:5000/a/b:2", "localhost:5000", "a/b"),
             ("example.com/a@sha256:00", "example.com", "a"),
         ] {
-            assert_eq!(registry_and_repository(image), (registry.to_owned(), repository.to_owned()), "{image}");
+            assert_eq!(
+                registry_and_repository(image),
+                (registry.to_owned(), repository.to_owned()),
+                "{image}"
+            );
         }
     }
 }

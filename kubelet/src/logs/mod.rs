@@ -7,5 +7,5 @@ mod tail;
 
 pub use entry::Entry;
 pub use read::{LogOptions, LogSource, stream};
-pub use tail::last_lines;
 pub(crate) use rotate::rotate_all;
+pub use tail::last_lines;

@@ -181,7 +181,8 @@ fn follow(
         }
         let was_replaced = match (&current, std::fs::metadata(&source.path)) {
             (Some(reader), Ok(metadata)) => {
-                reader.get_ref().metadata()?.ino() != metadata.ino() || reader.get_ref().metadata()?.dev() != metadata.dev()
+                reader.get_ref().metadata()?.ino() != metadata.ino()
+                    || reader.get_ref().metadata()?.dev() != metadata.dev()
             }
             (None, Ok(_)) => true,
             (_, Err(_)) => false,
@@ -252,7 +253,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("0.log");
         std::fs::write(directory.path().join("0.log.20260102-000000"), line(1, 'F', "one")).unwrap();
-        let current = [line(2, 'P', "tw"), line(2, 'F', "o"), "garbage\n".to_owned(), line(3, 'F', "three")].concat();
+        let current =
+            [line(2, 'P', "tw"), line(2, 'F', "o"), "garbage\n".to_owned(), line(3, 'F', "three")].concat();
         std::fs::write(&path, current + "2026-01-02T03:04:04Z stdout F unfinished").unwrap();
         let source = LogSource { path, has_ended: Box::new(|| true) };
         let since = Some("2026-01-02T03:04:03Z".parse().unwrap());
@@ -279,7 +281,8 @@ mod tests {
         std::fs::write(&path, line(1, 'F', "a")).unwrap();
         let has_ended = Arc::new(AtomicBool::new(false));
         let ended = has_ended.clone();
-        let source = LogSource { path: path.clone(), has_ended: Box::new(move || ended.load(Ordering::SeqCst)) };
+        let source =
+            LogSource { path: path.clone(), has_ended: Box::new(move || ended.load(Ordering::SeqCst)) };
         let (sender, mut receiver) = mpsc::channel(10);
         let options = LogOptions { follow: true, ..LogOptions::default() };
         let reader = tokio::task::spawn_blocking(move || stream(&source, &options, sender));

@@ -36,7 +36,9 @@ pub fn conditions(health: &Health, old: &[NodeCondition], now: Timestamp) -> Vec
             reason: Some(reason.to_owned()),
             message: Some(message),
             last_heartbeat_time: Some(now.clone()),
-            last_transition_time: known.and_then(|c| c.last_transition_time.clone()).or_else(|| Some(now.clone())),
+            last_transition_time: known
+                .and_then(|c| c.last_transition_time.clone())
+                .or_else(|| Some(now.clone())),
         }
     };
     let free = health.free;
@@ -82,10 +84,17 @@ mod tests {
         let at = |second| Timestamp::from_second(second).unwrap();
         let first = conditions(&healthy, &[], at(10));
         let types: Vec<(&str, &str)> = first.iter().map(|c| (c.type_.as_str(), c.status.as_str())).collect();
-        let expected =
-            [("MemoryPressure", "False"), ("DiskPressure", "False"), ("PIDPressure", "False"), ("Ready", "True")];
+        let expected = [
+            ("MemoryPressure", "False"),
+            ("DiskPressure", "False"),
+            ("PIDPressure", "False"),
+            ("Ready", "True"),
+        ];
         assert_eq!(types, expected);
-        let broken = Health { problems: vec!["container runtime is down".into()], free: Free { memory_bytes: 1, ..free } };
+        let broken = Health {
+            problems: vec!["container runtime is down".into()],
+            free: Free { memory_bytes: 1, ..free },
+        };
         let second = conditions(&broken, &first, at(20));
         assert_eq!(second[0].reason.as_deref(), Some("KubeletHasInsufficientMemory"));
         assert_eq!(second[1].last_transition_time, Some(Time(at(10))));

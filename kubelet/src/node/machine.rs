@@ -44,7 +44,8 @@ pub struct Free {
 impl Machine {
     /// Measures.
     pub fn measure(root_dir: &Path) -> Result<Self, Error> {
-        let text = |path: &str| fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();
+        let text =
+            |path: &str| fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let meminfo = fs::read_to_string("/proc/meminfo")
             .map_err(|source| Error::Machine { path: "/proc/meminfo", source })?;
@@ -67,7 +68,8 @@ impl Machine {
     pub fn free(root_dir: &Path) -> Free {
         let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
         let (total, free) = storage(root_dir);
-        let number = |path: &str| fs::read_to_string(path).ok().and_then(|text| text.trim().parse::<i64>().ok());
+        let number =
+            |path: &str| fs::read_to_string(path).ok().and_then(|text| text.trim().parse::<i64>().ok());
         let threads = fs::read_to_string("/proc/loadavg")
             .ok()
             .and_then(|text| text.split('/').nth(1)?.split(' ').next()?.parse::<i64>().ok());
@@ -116,9 +118,15 @@ mod tests {
 
     #[test]
     fn files_of_the_machine_are_read() {
-        assert_eq!(meminfo_bytes("MemTotal:       24641234 kB\nMemFree: 1 kB\n", "MemTotal"), Some(24_641_234 * 1024));
+        assert_eq!(
+            meminfo_bytes("MemTotal:       24641234 kB\nMemFree: 1 kB\n", "MemTotal"),
+            Some(24_641_234 * 1024)
+        );
         assert_eq!(meminfo_bytes("", "MemTotal"), None);
-        assert_eq!(os_image("A=1\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\n"), "Debian GNU/Linux 12 (bookworm)");
+        assert_eq!(
+            os_image("A=1\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\n"),
+            "Debian GNU/Linux 12 (bookworm)"
+        );
         let machine = Machine::measure(Path::new("/")).unwrap();
         assert!(machine.cpu_millicores >= 1000 && machine.memory_bytes > 0 && machine.storage_bytes > 0);
     }

@@ -109,7 +109,14 @@ pub(crate) async fn report(
         let is_due = written_at.is_none_or(|at| at.elapsed() >= REPORT_INTERVAL);
         let mut pause = CHECK_INTERVAL;
         if is_due || essence(&status) != essence(&node.status.clone().unwrap_or_default()) {
-            match api.patch_status(&kubelet.config.node_name, &PatchParams::default(), &Patch::Strategic(&patch(&status))).await {
+            match api
+                .patch_status(
+                    &kubelet.config.node_name,
+                    &PatchParams::default(),
+                    &Patch::Strategic(&patch(&status)),
+                )
+                .await
+            {
                 Ok(patched) => {
                     node = patched;
                     written_at = Some(Instant::now());
@@ -144,7 +151,8 @@ async fn register(kubelet: &Kubelet, api: &Api<Node>) -> kube::Result<Node> {
             name: Some(config.node_name.clone()),
             labels: Some(labels(config)),
             annotations: Some(
-                [("volumes.kubernetes.io/controller-managed-attach-detach".to_owned(), "true".to_owned())].into(),
+                [("volumes.kubernetes.io/controller-managed-attach-detach".to_owned(), "true".to_owned())]
+                    .into(),
             ),
             ..ObjectMeta::default()
         },
@@ -175,7 +183,12 @@ async fn register(kubelet: &Kubelet, api: &Api<Node>) -> kube::Result<Node> {
     }
 }
 
-async fn node_status(kubelet: &Kubelet, machine: &Machine, port: u16, old: Option<&NodeStatus>) -> NodeStatus {
+async fn node_status(
+    kubelet: &Kubelet,
+    machine: &Machine,
+    port: u16,
+    old: Option<&NodeStatus>,
+) -> NodeStatus {
     let config = &kubelet.config;
     let mut problems = Vec::new();
     let mut handlers = Vec::new();
@@ -184,7 +197,11 @@ async fn node_status(kubelet: &Kubelet, machine: &Machine, port: u16, old: Optio
         match runtime.service.status().await {
             Ok(status) => {
                 for condition in status.status.conditions.iter().filter(|c| !c.status) {
-                    let what = if condition.r#type == "NetworkReady" { "container runtime network" } else { "container runtime" };
+                    let what = if condition.r#type == "NetworkReady" {
+                        "container runtime network"
+                    } else {
+                        "container runtime"
+                    };
                     problems.push(format!(
                         "{what} not ready: {}=false reason:{} message:{}",
                         condition.r#type, condition.reason, condition.message
@@ -252,7 +269,8 @@ fn essence(status: &NodeStatus) -> Value {
     let mut status = status.clone();
     status.conditions = status.conditions.map(|conditions| {
         let own = ["MemoryPressure", "DiskPressure", "PIDPressure", "Ready"];
-        let mut conditions: Vec<_> = conditions.into_iter().filter(|c| own.contains(&c.type_.as_str())).collect();
+        let mut conditions: Vec<_> =
+            conditions.into_iter().filter(|c| own.contains(&c.type_.as_str())).collect();
         for condition in &mut conditions {
             condition.last_heartbeat_time = None;
         }

@@ -3,7 +3,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use k8s_openapi::api::core::v1::{NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, Taint};
+use k8s_openapi::api::core::v1::{
+    NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, Taint,
+};
 
 use super::resources::{Amounts, pod_requests};
 
@@ -126,7 +128,8 @@ fn host_ports(spec: &PodSpec) -> Vec<HostPort> {
         .flat_map(|c| c.ports.iter().flatten())
         .filter_map(|port| {
             let number = port.host_port.filter(|number| *number > 0)?;
-            let address = port.host_ip.clone().filter(|ip| !ip.is_empty()).unwrap_or_else(|| "0.0.0.0".to_owned());
+            let address =
+                port.host_ip.clone().filter(|ip| !ip.is_empty()).unwrap_or_else(|| "0.0.0.0".to_owned());
             Some((port.protocol.clone().unwrap_or_else(|| "TCP".to_owned()), address, number))
         })
         .collect()
@@ -138,19 +141,24 @@ fn is_same_port(a: &HostPort, b: &HostPort) -> bool {
 
 fn is_tolerated(spec: &PodSpec, taint: &Taint) -> bool {
     spec.tolerations.iter().flatten().any(|t| {
-        let same_effect = t.effect.as_deref().is_none_or(|effect| effect.is_empty() || effect == taint.effect);
+        let same_effect =
+            t.effect.as_deref().is_none_or(|effect| effect.is_empty() || effect == taint.effect);
         let key = t.key.as_deref().unwrap_or_default();
         let same_key = key.is_empty() || key == taint.key;
         let same_value = match t.operator.as_deref() {
             Some("Exists") => true,
-            _ => !key.is_empty() && t.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default(),
+            _ => {
+                !key.is_empty()
+                    && t.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default()
+            }
         };
         same_effect && same_key && same_value
     })
 }
 
 fn matches_node(node: &NodeView, spec: &PodSpec) -> bool {
-    let selected = spec.node_selector.iter().flatten().all(|(key, value)| node.labels.get(key) == Some(value));
+    let selected =
+        spec.node_selector.iter().flatten().all(|(key, value)| node.labels.get(key) == Some(value));
     let required = spec
         .affinity
         .as_ref()
@@ -204,10 +212,12 @@ mod tests {
             name: "n".into(),
             labels: [("disk".to_owned(), "ssd".to_owned()), ("gen".to_owned(), "7".to_owned())].into(),
             taints: vec![Taint { key: "t".into(), effect: "NoExecute".into(), ..Taint::default() }],
-            allocatable: [("cpu".to_owned(), 2000), ("memory".to_owned(), 1 << 30), ("pods".to_owned(), 2)].into(),
+            allocatable: [("cpu".to_owned(), 2000), ("memory".to_owned(), 1 << 30), ("pods".to_owned(), 2)]
+                .into(),
         };
         let tolerations = json!([{"key": "t", "operator": "Exists"}]);
-        let other = pod(json!({"containers": [{"name": "a", "ports": [{"containerPort": 80, "hostPort": 80}],
+        let other =
+            pod(json!({"containers": [{"name": "a", "ports": [{"containerPort": 80, "hostPort": 80}],
             "resources": {"requests": {"cpu": "1500m"}}}]}));
         let terms = |requirement: Value| {
             json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution":
@@ -222,11 +232,20 @@ mod tests {
         };
         for (spec, reason) in [
             (json!({"containers": [{"name": "a"}]}), None),
-            (json!({"containers": [{"name": "a", "resources": {"requests": {"cpu": "600m"}}}]}), Some("OutOfcpu")),
-            (json!({"containers": [{"name": "a", "resources": {"requests": {"memory": "2Gi"}}}]}), Some("OutOfmemory")),
+            (
+                json!({"containers": [{"name": "a", "resources": {"requests": {"cpu": "600m"}}}]}),
+                Some("OutOfcpu"),
+            ),
+            (
+                json!({"containers": [{"name": "a", "resources": {"requests": {"memory": "2Gi"}}}]}),
+                Some("OutOfmemory"),
+            ),
             (json!({"containers": [], "nodeSelector": {"disk": "hdd"}}), Some("NodeAffinity")),
             (json!({"containers": [], "nodeSelector": {"disk": "ssd"}}), None),
-            (json!({"containers": [], "affinity": terms(json!({"key": "gen", "operator": "Gt", "values": ["6"]}))}), None),
+            (
+                json!({"containers": [], "affinity": terms(json!({"key": "gen", "operator": "Gt", "values": ["6"]}))}),
+                None,
+            ),
             (
                 json!({"containers": [], "affinity": terms(json!({"key": "gen", "operator": "In", "values": ["6"]}))}),
                 Some("NodeAffinity"),

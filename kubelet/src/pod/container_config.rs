@@ -6,9 +6,9 @@ use std::path::Path;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use wherry_runtimes::{
     Capability, ContainerConfig, ContainerMetadata, DnsConfig, ImageSpec, KeyValue, LinuxContainerConfig,
-    LinuxContainerResources, LinuxContainerSecurityContext, LinuxPodSandboxConfig, LinuxSandboxSecurityContext, Mount,
-    NamespaceMode, NamespaceOption, PodSandboxConfig, PodSandboxMetadata, PortMapping, ProfileType, Protocol,
-    SecurityProfile,
+    LinuxContainerResources, LinuxContainerSecurityContext, LinuxPodSandboxConfig,
+    LinuxSandboxSecurityContext, Mount, NamespaceMode, NamespaceOption, PodSandboxConfig, PodSandboxMetadata,
+    PortMapping, ProfileType, Protocol, SecurityProfile,
 };
 
 use super::expansion::expand;
@@ -36,12 +36,14 @@ pub struct NodeFacts {
 pub fn sandbox_config(pod: &Pod, attempt: u32, log_directory: &Path, node: &NodeFacts) -> PodSandboxConfig {
     let metadata = &pod.metadata;
     let spec = pod.spec.clone().unwrap_or_default();
-    let (name, namespace) = (metadata.name.clone().unwrap_or_default(), metadata.namespace.clone().unwrap_or_default());
+    let (name, namespace) =
+        (metadata.name.clone().unwrap_or_default(), metadata.namespace.clone().unwrap_or_default());
     let uid = metadata.uid.clone().unwrap_or_default();
     let mut all_labels = metadata.labels.clone().unwrap_or_default();
     all_labels.extend(pod_labels(&name, &namespace, &uid));
     let on_host = spec.host_network.unwrap_or(false);
-    let mode = |shared: Option<bool>| if shared == Some(true) { NamespaceMode::Node } else { NamespaceMode::Pod };
+    let mode =
+        |shared: Option<bool>| if shared == Some(true) { NamespaceMode::Node } else { NamespaceMode::Pod };
     let pid = match (spec.host_pid, spec.share_process_namespace) {
         (Some(true), _) => NamespaceMode::Node,
         (_, Some(true)) => NamespaceMode::Pod,
@@ -85,9 +87,10 @@ pub fn sandbox_config(pod: &Pod, attempt: u32, log_directory: &Path, node: &Node
                 run_as_user: security.and_then(|s| s.run_as_user),
                 run_as_group: security.and_then(|s| s.run_as_group),
                 supplemental_groups: supplemental_groups(&spec),
-                privileged: spec.containers.iter().any(|c| {
-                    c.security_context.as_ref().and_then(|s| s.privileged).unwrap_or(false)
-                }),
+                privileged: spec
+                    .containers
+                    .iter()
+                    .any(|c| c.security_context.as_ref().and_then(|s| s.privileged).unwrap_or(false)),
                 seccomp: Some(seccomp(security.and_then(|s| s.seccomp_profile.as_ref()))),
                 ..LinuxSandboxSecurityContext::default()
             }),
@@ -185,7 +188,8 @@ pub fn container_config(input: ContainerInput<'_>) -> ContainerConfig {
     let ContainerInput { pod, container, environment, .. } = input;
     let metadata = &pod.metadata;
     let spec = pod.spec.clone().unwrap_or_default();
-    let (name, namespace) = (metadata.name.clone().unwrap_or_default(), metadata.namespace.clone().unwrap_or_default());
+    let (name, namespace) =
+        (metadata.name.clone().unwrap_or_default(), metadata.namespace.clone().unwrap_or_default());
     let mut all_labels: BTreeMap<String, String> =
         pod_labels(&name, &namespace, metadata.uid.as_deref().unwrap_or_default()).into();
     all_labels.insert(labels::CONTAINER_NAME.to_owned(), container.name.clone());
@@ -193,7 +197,10 @@ pub fn container_config(input: ContainerInput<'_>) -> ContainerConfig {
         (labels::CONTAINER_HASH, container_hash(container)),
         (labels::CONTAINER_RESTART_COUNT, input.restart_count.to_string()),
         (labels::TERMINATION_MESSAGE_PATH, container.termination_message_path.clone().unwrap_or_default()),
-        (labels::TERMINATION_MESSAGE_POLICY, container.termination_message_policy.clone().unwrap_or_default()),
+        (
+            labels::TERMINATION_MESSAGE_POLICY,
+            container.termination_message_policy.clone().unwrap_or_default(),
+        ),
         (labels::POD_GRACE_PERIOD, spec.termination_grace_period_seconds.unwrap_or(30).to_string()),
     ]
     .map(|(key, value)| (key.to_owned(), value))
@@ -212,7 +219,10 @@ pub fn container_config(input: ContainerInput<'_>) -> ContainerConfig {
         command: expanded(&container.command),
         args: expanded(&container.args),
         working_dir: container.working_dir.clone().unwrap_or_default(),
-        envs: environment.iter().map(|(key, value)| KeyValue { key: key.clone(), value: value.clone() }).collect(),
+        envs: environment
+            .iter()
+            .map(|(key, value)| KeyValue { key: key.clone(), value: value.clone() })
+            .collect(),
         mounts: input.mounts.to_vec(),
         labels: all_labels,
         annotations,
@@ -238,7 +248,9 @@ fn linux_resources(spec: &PodSpec, container: &Container, node: &NodeFacts) -> L
     let oom_score_adj = match qos_class(spec) {
         "Guaranteed" => -997,
         "BestEffort" => 1000,
-        _ if node.memory_bytes > 0 => (1000 - memory_request.saturating_mul(1000) / node.memory_bytes).clamp(3, 999),
+        _ if node.memory_bytes > 0 => {
+            (1000 - memory_request.saturating_mul(1000) / node.memory_bytes).clamp(3, 999)
+        }
         _ => 999,
     };
     LinuxContainerResources {
@@ -260,8 +272,10 @@ fn security_context(spec: &PodSpec, container: &Container) -> LinuxContainerSecu
         drop_capabilities: c.drop.clone().unwrap_or_default(),
         ..Capability::default()
     });
-    let mode = |shared: Option<bool>| if shared == Some(true) { NamespaceMode::Node } else { NamespaceMode::Pod };
-    let profile = own.and_then(|s| s.seccomp_profile.as_ref()).or(pod.and_then(|s| s.seccomp_profile.as_ref()));
+    let mode =
+        |shared: Option<bool>| if shared == Some(true) { NamespaceMode::Node } else { NamespaceMode::Pod };
+    let profile =
+        own.and_then(|s| s.seccomp_profile.as_ref()).or(pod.and_then(|s| s.seccomp_profile.as_ref()));
     LinuxContainerSecurityContext {
         capabilities,
         privileged,

@@ -66,15 +66,13 @@ impl Kubelet {
         }
         let mut worker = Worker::new(self.clone(), pod.clone(), origin, mailbox);
         let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
-        let is_over = matches!(phase, Some("Failed" | "Succeeded")) || pod.metadata.deletion_timestamp.is_some();
+        let is_over =
+            matches!(phase, Some("Failed" | "Succeeded")) || pod.metadata.deletion_timestamp.is_some();
         if !is_over {
             let mut admitted = self.admitted.lock().unwrap_or_else(PoisonError::into_inner);
             // What ran here before this kubelet started was admitted then.
-            let refusal = if worker.has_history() {
-                None
-            } else {
-                admit(&self.node_view(), &admitted, pod).err()
-            };
+            let refusal =
+                if worker.has_history() { None } else { admit(&self.node_view(), &admitted, pod).err() };
             match refusal {
                 Some(refusal) => worker.refuse(&refusal.reason, &refusal.message),
                 None => admitted.add(&uid, pod),

@@ -126,7 +126,11 @@ fn sourced(
     if let Some(reference) = &source.config_map_key_ref {
         let is_optional = reference.optional == Some(true);
         let Some(config_map) = input.sources.config_maps.get(&reference.name) else {
-            return if is_optional { Ok(None) } else { Err(EnvironmentError::NoConfigMap(reference.name.clone())) };
+            return if is_optional {
+                Ok(None)
+            } else {
+                Err(EnvironmentError::NoConfigMap(reference.name.clone()))
+            };
         };
         return match config_map.data.as_ref().and_then(|data| data.get(&reference.key)) {
             Some(value) => Ok(Some(value.clone())),
@@ -141,7 +145,11 @@ fn sourced(
     if let Some(reference) = &source.secret_key_ref {
         let is_optional = reference.optional == Some(true);
         let Some(secret) = input.sources.secrets.get(&reference.name) else {
-            return if is_optional { Ok(None) } else { Err(EnvironmentError::NoSecret(reference.name.clone())) };
+            return if is_optional {
+                Ok(None)
+            } else {
+                Err(EnvironmentError::NoSecret(reference.name.clone()))
+            };
         };
         return match secret.data.as_ref().and_then(|data| data.get(&reference.key)) {
             Some(value) => Ok(Some(String::from_utf8_lossy(&value.0).into_owned())),

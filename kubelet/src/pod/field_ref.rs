@@ -109,7 +109,9 @@ pub fn resource_value(
         Some(name) => pod
             .spec
             .as_ref()
-            .and_then(|s| s.containers.iter().chain(s.init_containers.iter().flatten()).find(|c| c.name == name))
+            .and_then(|s| {
+                s.containers.iter().chain(s.init_containers.iter().flatten()).find(|c| c.name == name)
+            })
             .ok_or_else(|| FieldError::NoContainer(name.to_owned()))?,
         None => container.ok_or_else(|| FieldError::NoContainer(String::new()))?,
     };
@@ -155,8 +157,11 @@ mod tests {
 
     #[test]
     fn fields_read_as_in_kubernetes() {
-        let facts =
-            PodFacts { host_ip: "1.2.3.4".into(), pod_ips: vec!["5.6.7.8".into(), "::1".into()], ..PodFacts::default() };
+        let facts = PodFacts {
+            host_ip: "1.2.3.4".into(),
+            pod_ips: vec!["5.6.7.8".into(), "::1".into()],
+            ..PodFacts::default()
+        };
         for (path, expected) in [
             ("metadata.name", Ok("p")),
             ("metadata.labels", Ok("a=\"x\\\"y\\n\"\nb=\"2\"")),
@@ -190,8 +195,13 @@ mod tests {
             ("requests.cpu", None, "0"),
         ] {
             let selector: ResourceFieldSelector =
-                serde_json::from_value(serde_json::json!({"resource": resource, "divisor": divisor})).unwrap();
-            assert_eq!(resource_value(&pod, Some(container), &facts, &selector).unwrap(), expected, "{resource}");
+                serde_json::from_value(serde_json::json!({"resource": resource, "divisor": divisor}))
+                    .unwrap();
+            assert_eq!(
+                resource_value(&pod, Some(container), &facts, &selector).unwrap(),
+                expected,
+                "{resource}"
+            );
         }
     }
 }

@@ -44,7 +44,8 @@ pub(crate) async fn run(target: &Target<'_>, hook: &LifecycleHandler) -> Result<
         return Ok(());
     }
     if let Some(action) = &hook.http_get {
-        let request: HttpRequest = http_request(action, target.container, target.pod_ip.unwrap_or("127.0.0.1"))?;
+        let request: HttpRequest =
+            http_request(action, target.container, target.pod_ip.unwrap_or("127.0.0.1"))?;
         let answer = target.kubelet.http.get(&request, HTTP_TIMEOUT).await;
         return match answer {
             Ok(answer) if (200..400).contains(&answer.status) => Ok(()),
@@ -57,7 +58,8 @@ pub(crate) async fn run(target: &Target<'_>, hook: &LifecycleHandler) -> Result<
 
 /// How long a pod's containers may take to stop.
 pub(crate) fn grace_period(pod: &Pod) -> Duration {
-    let of_deletion = pod.metadata.deletion_timestamp.as_ref().and(pod.metadata.deletion_grace_period_seconds);
+    let of_deletion =
+        pod.metadata.deletion_timestamp.as_ref().and(pod.metadata.deletion_grace_period_seconds);
     let of_spec = pod.spec.as_ref().and_then(|s| s.termination_grace_period_seconds);
     Duration::from_secs(u64::try_from(of_deletion.or(of_spec).unwrap_or(30)).unwrap_or(0))
 }

@@ -84,7 +84,8 @@ impl Launch {
                 return self.waits("CreateContainerError", &message, &message);
             }
         };
-        let event = |kind, reason, message| self.kubelet.container_event(&self.pod, &name, kind, reason, message);
+        let event =
+            |kind, reason, message| self.kubelet.container_event(&self.pod, &name, kind, reason, message);
         event(EventType::Normal, "Created", format!("Created container: {name}"));
         let started = service.start_container(&id).await;
         let seen = match service.container_status(&id).await {
@@ -183,6 +184,11 @@ impl Launch {
 }
 
 /// Where a container's last words are kept on the node.
-pub(crate) fn termination_message_file(kubelet: &Kubelet, uid: &str, container: &str, restart_count: u32) -> PathBuf {
+pub(crate) fn termination_message_file(
+    kubelet: &Kubelet,
+    uid: &str,
+    container: &str,
+    restart_count: u32,
+) -> PathBuf {
     kubelet.pod_dir(uid).join("containers").join(container).join(format!("termination-{restart_count}"))
 }

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 
-use super::observed::{ContainerObserved, ContainerPhase, PodObserved, RestartPolicy, Verdict, container_hash, is_sidecar};
+use super::observed::{
+    ContainerObserved, ContainerPhase, PodObserved, RestartPolicy, Verdict, container_hash, is_sidecar,
+};
 
 /// Why a container is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +58,8 @@ pub fn compute_pod_actions(pod: &Pod, observed: &PodObserved) -> PodActions {
     let containers = containers(pod);
     let init_containers = init_containers(pod);
     let (create_sandbox, attempt, sandbox_id) = sandbox_changed(pod, observed);
-    let mut actions = PodActions { kill_pod: create_sandbox, create_sandbox, attempt, sandbox_id, ..PodActions::default() };
+    let mut actions =
+        PodActions { kill_pod: create_sandbox, create_sandbox, attempt, sandbox_id, ..PodActions::default() };
 
     if create_sandbox {
         if RestartPolicy::of(pod) == RestartPolicy::Never && attempt != 0 && !observed.containers.is_empty() {
@@ -65,7 +68,8 @@ pub fn compute_pod_actions(pod: &Pod, observed: &PodObserved) -> PodActions {
         }
         let to_start: Vec<usize> = (0..containers.len())
             .filter(|&index| {
-                !(RestartPolicy::of(pod) == RestartPolicy::OnFailure && has_succeeded(&containers[index], observed))
+                !(RestartPolicy::of(pod) == RestartPolicy::OnFailure
+                    && has_succeeded(&containers[index], observed))
             })
             .collect();
         if to_start.is_empty() && containers.iter().any(|c| observed.container(&c.name).is_some()) {
@@ -261,7 +265,8 @@ fn plan_init_containers(pod: &Pod, observed: &PodObserved, actions: &mut PodActi
                     actions.init_containers_to_start.clear();
                     return false;
                 }
-                let message = "Init container is in \"unknown\" state, try killing it before restart".to_owned();
+                let message =
+                    "Init container is in \"unknown\" state, try killing it before restart".to_owned();
                 kill(actions, status, message, KillReason::Unknown);
                 actions.init_containers_to_start.push(index);
             }

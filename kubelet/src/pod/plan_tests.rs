@@ -12,11 +12,23 @@ fn pod(policy: &str, spec: Value) -> Pod {
 }
 
 fn sandbox(attempt: u32, is_ready: bool) -> SandboxObserved {
-    SandboxObserved { id: format!("s{attempt}"), attempt, is_ready, ips: vec!["127.64.0.2".into()], ..Default::default() }
+    SandboxObserved {
+        id: format!("s{attempt}"),
+        attempt,
+        is_ready,
+        ips: vec!["127.64.0.2".into()],
+        ..Default::default()
+    }
 }
 
 fn seen(name: &str, phase: ContainerPhase, exit_code: i32) -> ContainerObserved {
-    ContainerObserved { id: format!("{name}-id"), name: name.to_owned(), phase, exit_code, ..Default::default() }
+    ContainerObserved {
+        id: format!("{name}-id"),
+        name: name.to_owned(),
+        phase,
+        exit_code,
+        ..Default::default()
+    }
 }
 
 fn observed(sandboxes: Vec<SandboxObserved>, containers: Vec<ContainerObserved>) -> PodObserved {
@@ -51,7 +63,8 @@ use ContainerPhase::{Created, Exited, Running, Unknown};
 fn plans_of_pods_without_init_containers() {
     let two = json!({"containers": [{"name": "a"}, {"name": "b"}]});
     let ready = || vec![sandbox(0, true)];
-    let both = |a: (ContainerPhase, i32), b: (ContainerPhase, i32)| vec![seen("a", a.0, a.1), seen("b", b.0, b.1)];
+    let both =
+        |a: (ContainerPhase, i32), b: (ContainerPhase, i32)| vec![seen("a", a.0, a.1), seen("b", b.0, b.1)];
     let cases: Vec<(&str, &str, PodObserved, &str)> = vec![
         ("nothing is there", "Always", observed(vec![], vec![]), "kill, sandbox 0, start [0, 1]"),
         ("only the sandbox is there", "Always", observed(ready(), vec![]), "start [0, 1]"),
@@ -62,7 +75,12 @@ fn plans_of_pods_without_init_containers() {
         ("one failed", "Never", observed(ready(), both((Exited, 1), (Running, 0))), ""),
         ("all ended well", "OnFailure", observed(ready(), both((Exited, 0), (Exited, 0))), "kill"),
         ("all ended", "Never", observed(ready(), both((Exited, 0), (Exited, 1))), "kill"),
-        ("one was made and not started", "Never", observed(ready(), both((Created, 0), (Running, 0))), "start [0]"),
+        (
+            "one was made and not started",
+            "Never",
+            observed(ready(), both((Created, 0), (Running, 0))),
+            "start [0]",
+        ),
         (
             "one is in an unknown state",
             "Always",
@@ -81,7 +99,12 @@ fn plans_of_pods_without_init_containers() {
             observed(vec![sandbox(0, false)], both((Exited, 0), (Exited, 137))),
             "kill, sandbox 1, start [1]",
         ),
-        ("the sandbox died", "Never", observed(vec![sandbox(0, false)], both((Exited, 0), (Exited, 137))), "kill"),
+        (
+            "the sandbox died",
+            "Never",
+            observed(vec![sandbox(0, false)], both((Exited, 0), (Exited, 137))),
+            "kill",
+        ),
         (
             "the sandbox died before anything ran",
             "Never",
@@ -116,13 +139,26 @@ fn probes_and_changed_definitions_stop_containers() {
     let readiness = Verdicts { readiness: Verdict::Failure, ..Verdicts::default() };
     let changed = ContainerObserved { hash: "other".into(), ..seen("a", Running, 0) };
     for (container, policy, plan, message) in [
-        (failing(liveness), "Always", "start [0], stop [\"a\"]", "Container a failed liveness probe, will be restarted"),
+        (
+            failing(liveness),
+            "Always",
+            "start [0], stop [\"a\"]",
+            "Container a failed liveness probe, will be restarted",
+        ),
         (failing(liveness), "Never", "stop [\"a\"]", "Container a failed liveness probe"),
-        (failing(startup), "OnFailure", "start [0], stop [\"a\"]", "Container a failed startup probe, will be restarted"),
+        (
+            failing(startup),
+            "OnFailure",
+            "start [0], stop [\"a\"]",
+            "Container a failed startup probe, will be restarted",
+        ),
         (failing(readiness), "Always", "", ""),
         (changed, "Never", "start [0], stop [\"a\"]", "Container a definition changed, will be restarted"),
     ] {
-        let actions = compute_pod_actions(&pod(policy, spec.clone()), &observed(vec![sandbox(0, true)], vec![container]));
+        let actions = compute_pod_actions(
+            &pod(policy, spec.clone()),
+            &observed(vec![sandbox(0, true)], vec![container]),
+        );
         assert_eq!(short(&actions), plan, "{message}");
         let messages: Vec<&str> = actions.containers_to_kill.values().map(|k| k.message.as_str()).collect();
         assert_eq!(messages.first().copied().unwrap_or_default(), message);
@@ -148,14 +184,14 @@ fn plans_of_init_containers_and_sidecars() {
         ("the first is done", "Never", vec![done()], "init [1]"),
         ("the sidecar has not started up", "Always", vec![done(), side(Verdict::Pending)], ""),
         ("the sidecar is up", "Always", vec![done(), side(Verdict::Success)], "init [2]"),
-        ("the sidecar failed to start up", "Always", vec![done(), side(Verdict::Failure)], "init [1], stop [\"side\"]"),
-        ("the sidecar ended", "Never", vec![done(), seen("side", Exited, 0)], "init [1]"),
         (
-            "all are done",
+            "the sidecar failed to start up",
             "Always",
-            vec![done(), side(Verdict::Success), seen("i2", Exited, 0)],
-            "start [0]",
+            vec![done(), side(Verdict::Failure)],
+            "init [1], stop [\"side\"]",
         ),
+        ("the sidecar ended", "Never", vec![done(), seen("side", Exited, 0)], "init [1]"),
+        ("all are done", "Always", vec![done(), side(Verdict::Success), seen("i2", Exited, 0)], "start [0]"),
         (
             "the sidecar ended while the pod runs",
             "Never",
@@ -176,7 +212,8 @@ fn plans_of_init_containers_and_sidecars() {
         ),
     ];
     for (what, policy, containers, expected) in cases {
-        let actions = compute_pod_actions(&pod(policy, spec.clone()), &observed(vec![sandbox(0, true)], containers));
+        let actions =
+            compute_pod_actions(&pod(policy, spec.clone()), &observed(vec![sandbox(0, true)], containers));
         assert_eq!(short(&actions), expected, "{what}, {policy}");
     }
 }
@@ -192,7 +229,8 @@ fn a_new_sandbox_starts_from_the_first_init_container() {
 #[test]
 fn a_deleted_pod_is_not_restarted() {
     let mut pod = pod("Always", json!({"containers": [{"name": "a"}]}));
-    pod.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Default::default()));
+    pod.metadata.deletion_timestamp =
+        Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Default::default()));
     let actions = compute_pod_actions(&pod, &observed(vec![sandbox(0, true)], vec![seen("a", Exited, 0)]));
     assert_eq!(short(&actions), "kill");
 }

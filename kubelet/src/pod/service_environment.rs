@@ -31,7 +31,8 @@ pub fn service_environment<'a>(services: impl IntoIterator<Item = &'a Service>) 
         variables.insert(format!("{prefix}_SERVICE_PORT"), first.port.to_string());
         for port in ports {
             if let Some(name) = port.name.as_deref().filter(|name| !name.is_empty()) {
-                variables.insert(format!("{prefix}_SERVICE_PORT_{}", variable_name(name)), port.port.to_string());
+                variables
+                    .insert(format!("{prefix}_SERVICE_PORT_{}", variable_name(name)), port.port.to_string());
             }
         }
         variables.insert(format!("{prefix}_PORT"), url(address, first));

@@ -49,7 +49,12 @@ pub struct WorkerView<'a> {
 }
 
 /// The whole status as it should be now. Conditions of others (readiness gates) are not in it.
-pub fn generate_status(pod: &Pod, observed: &PodObserved, view: &WorkerView<'_>, now: Timestamp) -> PodStatus {
+pub fn generate_status(
+    pod: &Pod,
+    observed: &PodObserved,
+    view: &WorkerView<'_>,
+    now: Timestamp,
+) -> PodStatus {
     let spec = pod.spec.clone().unwrap_or_default();
     let old = pod.status.as_ref();
     let init = spec.init_containers.as_deref().unwrap_or_default();
@@ -69,7 +74,8 @@ pub fn generate_status(pod: &Pod, observed: &PodObserved, view: &WorkerView<'_>,
     };
     let default_reason = if has_init && !is_initialized { "PodInitializing" } else { "ContainerCreating" };
     let init_statuses: Vec<ContainerStatus> = init.iter().map(|c| make(c, true, "PodInitializing")).collect();
-    let statuses: Vec<ContainerStatus> = spec.containers.iter().map(|c| make(c, false, default_reason)).collect();
+    let statuses: Vec<ContainerStatus> =
+        spec.containers.iter().map(|c| make(c, false, default_reason)).collect();
 
     let old_phase = old.and_then(|s| s.phase.as_deref());
     let phase = match (&view.ended, old_phase) {
@@ -86,12 +92,17 @@ pub fn generate_status(pod: &Pod, observed: &PodObserved, view: &WorkerView<'_>,
         None => Vec::new(),
     };
     if ips.is_empty() {
-        ips = old.and_then(|s| s.pod_ips.as_ref()).map(|ips| ips.iter().map(|p| p.ip.clone()).collect()).unwrap_or_default();
+        ips = old
+            .and_then(|s| s.pod_ips.as_ref())
+            .map(|ips| ips.iter().map(|p| p.ip.clone()).collect())
+            .unwrap_or_default();
     }
     let (reason, message) = match &view.ended {
         Some(end) => (Some(end.reason.clone()), Some(end.message.clone())),
         None => match old_phase {
-            Some("Failed" | "Succeeded") => (old.and_then(|s| s.reason.clone()), old.and_then(|s| s.message.clone())),
+            Some("Failed" | "Succeeded") => {
+                (old.and_then(|s| s.reason.clone()), old.and_then(|s| s.message.clone()))
+            }
             _ => (None, None),
         },
     };
@@ -103,7 +114,9 @@ pub fn generate_status(pod: &Pod, observed: &PodObserved, view: &WorkerView<'_>,
         host_ips: Some(vec![HostIP { ip: view.host_ip.to_owned() }]),
         pod_ip: ips.first().cloned(),
         pod_ips: (!ips.is_empty()).then(|| ips.into_iter().map(|ip| PodIP { ip }).collect()),
-        start_time: old.and_then(|s| s.start_time.clone()).or_else(|| Some(seconds(view.start_time.unwrap_or(now)))),
+        start_time: old
+            .and_then(|s| s.start_time.clone())
+            .or_else(|| Some(seconds(view.start_time.unwrap_or(now)))),
         qos_class: Some(old.and_then(|s| s.qos_class.clone()).unwrap_or_else(|| qos_class(&spec).to_owned())),
         observed_generation: pod.metadata.generation,
         init_container_statuses: has_init.then_some(init_statuses),
@@ -183,12 +196,14 @@ fn container_status(made: &Made<'_>, observed: &PodObserved, view: &WorkerView<'
                 .map(|previous| terminated(previous, view.runtime_name))
                 .or_else(|| last_written_state(made.previous.as_ref(), seen, view.runtime_name));
             let is_running = seen.phase == ContainerPhase::Running;
-            let is_started = is_running && (container.startup_probe.is_none() || seen.verdicts.startup == Verdict::Success);
+            let is_started = is_running
+                && (container.startup_probe.is_none() || seen.verdicts.startup == Verdict::Success);
             status.started = Some(is_started);
             status.ready = if made.is_init && !is_sidecar(container) {
                 seen.phase == ContainerPhase::Exited && seen.exit_code == 0
             } else {
-                is_started && (container.readiness_probe.is_none() || seen.verdicts.readiness == Verdict::Success)
+                is_started
+                    && (container.readiness_probe.is_none() || seen.verdicts.readiness == Verdict::Success)
             };
         }
     }
@@ -295,7 +310,9 @@ fn phase(
             }
         } else if let Some(code) = is_terminated(status) {
             failed_init += usize::from(code != 0);
-        } else if is_waiting(status) && let Some(code) = last_exit_code(status) {
+        } else if is_waiting(status)
+            && let Some(code) = last_exit_code(status)
+        {
             failed_init += usize::from(code != 0);
         } else {
             pending_init += 1;
@@ -370,14 +387,19 @@ fn conditions(pod: &Pod, observed: &PodObserved, status: &PodStatus, now: Timest
     let on_host = spec.and_then(|s| s.host_network).unwrap_or(false);
     let has_sandbox = observed.ready_sandbox().is_some_and(|s| on_host || !s.ips.is_empty());
 
-    let started: BTreeSet<&str> =
-        statuses.iter().filter(|s| is_running(s) || is_terminated(s).is_some()).map(|s| s.name.as_str()).collect();
+    let started: BTreeSet<&str> = statuses
+        .iter()
+        .filter(|s| is_running(s) || is_terminated(s).is_some())
+        .map(|s| s.name.as_str())
+        .collect();
     let incomplete: Vec<&str> = init
         .iter()
         .zip(init_statuses)
-        .filter(|(container, status)| {
-            if is_sidecar(container) { status.started != Some(true) } else { !status.ready }
-        })
+        .filter(
+            |(container, status)| {
+                if is_sidecar(container) { status.started != Some(true) } else { !status.ready }
+            },
+        )
         .map(|(container, _)| container.name.as_str())
         .collect();
     let initialized = if phase == "Succeeded" {
@@ -410,10 +432,13 @@ fn conditions(pod: &Pod, observed: &PodObserved, status: &PodStatus, now: Timest
         .filter_map(|gate| {
             let name = &gate.condition_type;
             match old.iter().find(|c| &c.type_ == name) {
-                None => Some(format!("corresponding condition of pod readiness gate {name:?} does not exist.")),
-                Some(c) if c.status != "True" => {
-                    Some(format!("the status of pod readiness gate {name:?} is not \"True\", but {}", c.status))
+                None => {
+                    Some(format!("corresponding condition of pod readiness gate {name:?} does not exist."))
                 }
+                Some(c) if c.status != "True" => Some(format!(
+                    "the status of pod readiness gate {name:?} is not \"True\", but {}",
+                    c.status
+                )),
                 Some(_) => None,
             }
         })

@@ -12,11 +12,22 @@ fn pod(policy: &str, spec: Value) -> Pod {
 }
 
 fn seen(name: &str, phase: ContainerPhase, exit_code: i32) -> ContainerObserved {
-    ContainerObserved { id: format!("{name}-id"), name: name.to_owned(), phase, exit_code, ..Default::default() }
+    ContainerObserved {
+        id: format!("{name}-id"),
+        name: name.to_owned(),
+        phase,
+        exit_code,
+        ..Default::default()
+    }
 }
 
 fn observed(containers: Vec<ContainerObserved>) -> PodObserved {
-    let sandbox = SandboxObserved { id: "s".into(), is_ready: true, ips: vec!["127.64.0.2".into()], ..Default::default() };
+    let sandbox = SandboxObserved {
+        id: "s".into(),
+        is_ready: true,
+        ips: vec!["127.64.0.2".into()],
+        ..Default::default()
+    };
     PodObserved { sandboxes: vec![sandbox], containers }
 }
 
@@ -26,7 +37,11 @@ fn status(pod: &Pod, observed: &PodObserved, view: &WorkerView<'_>) -> PodStatus
 
 fn condition(status: &PodStatus, type_: &str) -> (String, String, String) {
     let found = status.conditions.as_ref().unwrap().iter().find(|c| c.type_ == type_).unwrap();
-    (found.status.clone(), found.reason.clone().unwrap_or_default(), found.message.clone().unwrap_or_default())
+    (
+        found.status.clone(),
+        found.reason.clone().unwrap_or_default(),
+        found.message.clone().unwrap_or_default(),
+    )
 }
 
 use ContainerPhase::{Created, Exited, Running};
@@ -76,7 +91,8 @@ fn init_containers_keep_the_pod_pending_and_say_so() {
     );
     let waiting = running.container_statuses.unwrap()[0].state.clone().unwrap().waiting.unwrap();
     assert_eq!(waiting.reason.as_deref(), Some("PodInitializing"));
-    let done = status(&pod, &observed(vec![seen("i", Exited, 0), seen("a", Running, 0)]), &WorkerView::default());
+    let done =
+        status(&pod, &observed(vec![seen("i", Exited, 0), seen("a", Running, 0)]), &WorkerView::default());
     assert_eq!(done.phase.as_deref(), Some("Running"));
     assert_eq!(condition(&done, "Initialized").0, "True");
     assert!(done.init_container_statuses.unwrap()[0].ready);
@@ -96,10 +112,15 @@ fn readiness_and_startup_decide_whether_a_container_is_ready() {
         (with(Success, Success), true, true),
         (with(Success, Failure), true, false),
     ] {
-        let status = status(&pod("Always", probed.clone()), &observed(vec![container]), &WorkerView::default());
+        let status =
+            status(&pod("Always", probed.clone()), &observed(vec![container]), &WorkerView::default());
         let container = &status.container_statuses.as_ref().unwrap()[0];
         assert_eq!((container.started, container.ready), (Some(started), ready));
-        let expected = if ready { ("True", "", "") } else { ("False", "ContainersNotReady", "containers with unready status: [a]") };
+        let expected = if ready {
+            ("True", "", "")
+        } else {
+            ("False", "ContainersNotReady", "containers with unready status: [a]")
+        };
         for type_ in ["Ready", "ContainersReady"] {
             let (status, reason, message) = condition(&status, type_);
             assert_eq!((status.as_str(), reason.as_str(), message.as_str()), expected);
@@ -109,7 +130,8 @@ fn readiness_and_startup_decide_whether_a_container_is_ready() {
 
 #[test]
 fn readiness_gates_hold_the_pod_back() {
-    let mut pod = pod("Always", json!({"readinessGates": [{"conditionType": "x/y"}], "containers": [{"name": "a"}]}));
+    let mut pod =
+        pod("Always", json!({"readinessGates": [{"conditionType": "x/y"}], "containers": [{"name": "a"}]}));
     let observed = observed(vec![seen("a", Running, 0)]);
     let missing = status(&pod, &observed, &WorkerView::default());
     assert_eq!(condition(&missing, "ContainersReady").0, "True");
@@ -128,7 +150,11 @@ fn readiness_gates_hold_the_pod_back() {
 #[test]
 fn a_container_in_back_off_shows_its_last_end() {
     let waiting = Waiting { reason: "CrashLoopBackOff".into(), message: "back-off 10s".into() };
-    let view = WorkerView { waiting: [("a".to_owned(), waiting)].into(), runtime_name: "fake", ..WorkerView::default() };
+    let view = WorkerView {
+        waiting: [("a".to_owned(), waiting)].into(),
+        runtime_name: "fake",
+        ..WorkerView::default()
+    };
     let pod = pod("Always", json!({"containers": [{"name": "a"}]}));
     let ended = ContainerObserved { restart_count: 4, reason: "OOMKilled".into(), ..seen("a", Exited, 137) };
     let status = status(&pod, &observed(vec![ended]), &view);
@@ -173,7 +199,8 @@ fn transition_times_are_kept_while_a_condition_stays() {
     let observed = observed(vec![seen("a", Running, 0)]);
     let first = status(&pod, &observed, &WorkerView::default());
     pod.status = Some(first.clone());
-    let later = generate_status(&pod, &observed, &WorkerView::default(), Timestamp::from_second(2_000).unwrap());
+    let later =
+        generate_status(&pod, &observed, &WorkerView::default(), Timestamp::from_second(2_000).unwrap());
     assert_eq!(later, first);
     assert_eq!(later.observed_generation, Some(3));
 }

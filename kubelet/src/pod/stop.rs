@@ -78,7 +78,10 @@ impl Stop {
     pub(super) async fn run(self) -> Done {
         let deadline = Instant::now() + self.grace;
         let (sidecars, ordinary): (Vec<_>, Vec<_>) = self.containers.iter().partition(|(_, c)| is_sidecar(c));
-        futures::future::join_all(ordinary.iter().map(|(id, container)| self.stop_one(id, container, deadline))).await;
+        futures::future::join_all(
+            ordinary.iter().map(|(id, container)| self.stop_one(id, container, deadline)),
+        )
+        .await;
         for (id, container) in sidecars.iter().rev() {
             self.stop_one(id, container, deadline).await;
         }
@@ -110,13 +113,20 @@ impl Stop {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) | Err(_) => {
                     let text = "PreStopHook failed";
-                    self.kubelet.container_event(&self.pod, name, EventType::Warning, "FailedPreStopHook", text);
+                    self.kubelet.container_event(
+                        &self.pod,
+                        name,
+                        EventType::Warning,
+                        "FailedPreStopHook",
+                        text,
+                    );
                 }
             }
         }
         let left = deadline.saturating_duration_since(Instant::now());
         // A hook that took all the time leaves the guest a moment to end by itself.
-        let left = if hook.is_some() && !self.grace.is_zero() { left.max(Duration::from_secs(2)) } else { left };
+        let left =
+            if hook.is_some() && !self.grace.is_zero() { left.max(Duration::from_secs(2)) } else { left };
         if let Err(error) = self.runtime.service.stop_container(id, left).await {
             tracing::warn!(%error, container = %id, pod = %crate::kubelet::format_pod(&self.pod), "container cannot be stopped");
             // Not to be tried again at once.

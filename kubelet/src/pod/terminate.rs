@@ -56,8 +56,14 @@ impl Worker {
             match runtime.service.stop_pod_sandbox(&id).await {
                 Ok(()) => self.observed.sandboxes[index].is_ready = false,
                 Err(error) => {
-                    let message = format!("error killing pod: failed to \"KillPodSandbox\" with error: {error}");
-                    self.kubelet.pod_event(&self.pod, wherry_client::EventType::Warning, "FailedKillPod", message);
+                    let message =
+                        format!("error killing pod: failed to \"KillPodSandbox\" with error: {error}");
+                    self.kubelet.pod_event(
+                        &self.pod,
+                        wherry_client::EventType::Warning,
+                        "FailedKillPod",
+                        message,
+                    );
                     self.failed("stop", Duration::from_secs(1));
                     return;
                 }
@@ -156,7 +162,8 @@ impl Worker {
         seen.message = read_bounded(&file, MAX_MESSAGE_BYTES).unwrap_or_default();
         let policy = self.container(&seen.name).and_then(|c| c.termination_message_policy.as_deref());
         if seen.message.is_empty() && seen.exit_code != 0 && policy == Some("FallbackToLogsOnError") {
-            let file = self.kubelet.log_dir(&self.pod).join(&seen.name).join(format!("{}.log", seen.restart_count));
+            let file =
+                self.kubelet.log_dir(&self.pod).join(&seen.name).join(format!("{}.log", seen.restart_count));
             seen.message = crate::logs::last_lines(&file, MAX_LOG_MESSAGE_LINES, MAX_LOG_MESSAGE_BYTES);
         }
     }

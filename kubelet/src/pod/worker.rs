@@ -227,7 +227,8 @@ impl Worker {
     fn check_deadline(&mut self) {
         let Some(deadline) = self.pod.spec.as_ref().and_then(|s| s.active_deadline_seconds) else { return };
         let deadline = Duration::from_secs(u64::try_from(deadline).unwrap_or(0));
-        let started = self.pod.status.as_ref().and_then(|s| s.start_time.as_ref()).map_or(self.start_time, |t| t.0);
+        let started =
+            self.pod.status.as_ref().and_then(|s| s.start_time.as_ref()).map_or(self.start_time, |t| t.0);
         let passed = elapsed(started, self.kubelet.now());
         if passed < deadline {
             self.wake_in(deadline - passed);
@@ -252,9 +253,16 @@ impl Worker {
                 continue;
             }
             let Some(container) = self.container(&kill.name).cloned() else { continue };
-            self.kubelet.container_event(&self.pod, &kill.name, EventType::Normal, "Killing", kill.message.clone());
+            self.kubelet.container_event(
+                &self.pod,
+                &kill.name,
+                EventType::Normal,
+                "Killing",
+                kill.message.clone(),
+            );
             self.stopping.insert(id.clone());
-            let stop = Stop::new(self, &runtime, vec![(id.clone(), container)], StopReason::from(kill.reason));
+            let stop =
+                Stop::new(self, &runtime, vec![(id.clone(), container)], StopReason::from(kill.reason));
             self.tasks.spawn(stop.run());
         }
         if actions.create_sandbox {
@@ -278,7 +286,9 @@ impl Worker {
         let init = spec.init_containers.unwrap_or_default();
         let mut to_start: Vec<Container> =
             actions.init_containers_to_start.iter().filter_map(|index| init.get(*index).cloned()).collect();
-        to_start.extend(actions.containers_to_start.iter().filter_map(|index| spec.containers.get(*index).cloned()));
+        to_start.extend(
+            actions.containers_to_start.iter().filter_map(|index| spec.containers.get(*index).cloned()),
+        );
         self.start_containers(&runtime, to_start).await;
     }
 
@@ -294,10 +304,14 @@ impl Worker {
                 Ok(self.kubelet.runtimes.by_image(&image).await)
             }
             Some(name) => match self.kubelet.runtime_classes.store().get("", &name) {
-                Some(class) => self.kubelet.runtimes.by_handler(&class.handler).ok_or_else(|| {
-                    format!("no runtime for {:?} is configured", class.handler)
-                }),
-                None => Err(format!("failed to get sandbox runtime: runtimeclass.node.k8s.io {name:?} not found")),
+                Some(class) => self
+                    .kubelet
+                    .runtimes
+                    .by_handler(&class.handler)
+                    .ok_or_else(|| format!("no runtime for {:?} is configured", class.handler)),
+                None => {
+                    Err(format!("failed to get sandbox runtime: runtimeclass.node.k8s.io {name:?} not found"))
+                }
             },
         };
         match found {
@@ -353,9 +367,9 @@ impl Worker {
 
     async fn create_sandbox(&mut self, runtime: &Arc<NodeRuntime>, attempt: u32) -> bool {
         let log_dir = self.kubelet.log_dir(&self.pod);
-        if let Err(error) = std::fs::create_dir_all(&log_dir)
-            .and_then(|()| crate::volumes::atomic_writer::chown(&log_dir, self.kubelet.config.runtime_owner_uid))
-        {
+        if let Err(error) = std::fs::create_dir_all(&log_dir).and_then(|()| {
+            crate::volumes::atomic_writer::chown(&log_dir, self.kubelet.config.runtime_owner_uid)
+        }) {
             tracing::warn!(%error, path = %log_dir.display(), "log directory cannot be made");
         }
         let config = sandbox_config(&self.pod, attempt, &log_dir, &self.kubelet.node_facts);
@@ -414,22 +428,27 @@ impl Worker {
                 Some(Image::Here(reference)) => Some(reference.clone()),
                 _ => None,
             };
-            launches.push((name, Launch {
-                kubelet: self.kubelet.clone(),
-                runtime: runtime.clone(),
-                pod: self.pod.clone(),
-                sandbox_id: sandbox.id.clone(),
-                sandbox_config: config.clone(),
-                pod_ips: self.pod_ips(),
-                volumes: self.volumes.clone().unwrap_or_default(),
-                image_ref,
-                restart_count: self.next_restart_count(&container.name),
-                references: self.references.clone(),
-                container,
-            }));
+            launches.push((
+                name,
+                Launch {
+                    kubelet: self.kubelet.clone(),
+                    runtime: runtime.clone(),
+                    pod: self.pod.clone(),
+                    sandbox_id: sandbox.id.clone(),
+                    sandbox_config: config.clone(),
+                    pod_ips: self.pod_ips(),
+                    volumes: self.volumes.clone().unwrap_or_default(),
+                    image_ref,
+                    restart_count: self.next_restart_count(&container.name),
+                    references: self.references.clone(),
+                    container,
+                },
+            ));
         }
         let outcomes = futures::future::join_all(
-            launches.into_iter().map(|(name, launch)| async move { (name, launch.container.clone(), launch.run().await) }),
+            launches
+                .into_iter()
+                .map(|(name, launch)| async move { (name, launch.container.clone(), launch.run().await) }),
         )
         .await;
         for (name, container, outcome) in outcomes {
@@ -450,7 +469,8 @@ impl Worker {
                 self.failed(name, Duration::from_secs(5));
             }
             Launched::Started(seen) => {
-                let failed_at = self.observed.last_exited(name).map(|c| c.finished_at.unwrap_or(c.created_at));
+                let failed_at =
+                    self.observed.last_exited(name).map(|c| c.finished_at.unwrap_or(c.created_at));
                 if let Some(failed_at) = failed_at {
                     self.backoff.advance(&key, failed_at, now);
                 }
@@ -460,7 +480,8 @@ impl Worker {
                 self.observed.put_container(seen);
             }
             Launched::Failed(waiting, seen) => {
-                let failed_at = self.observed.last_exited(name).map_or(now, |c| c.finished_at.unwrap_or(c.created_at));
+                let failed_at =
+                    self.observed.last_exited(name).map_or(now, |c| c.finished_at.unwrap_or(c.created_at));
                 self.backoff.advance(&key, failed_at, now);
                 self.waiting.insert(name.to_owned(), waiting);
                 if let Some(seen) = seen {
@@ -473,11 +494,14 @@ impl Worker {
 
     fn is_past_backoff(&mut self, container: &Container, now: Timestamp) -> bool {
         let name = &container.name;
-        let Some(last) = self.observed.container(name).filter(|c| c.phase == ContainerPhase::Exited) else { return true };
+        let Some(last) = self.observed.container(name).filter(|c| c.phase == ContainerPhase::Exited) else {
+            return true;
+        };
         let failed_at = last.finished_at.unwrap_or(last.created_at);
         let Some(wait) = self.backoff.remaining(&backoff_key(container), failed_at, now) else { return true };
         let pod = format_pod(&self.pod);
-        let message = format!("back-off {} restarting failed container={name} pod={pod}", go_duration(wait.delay));
+        let message =
+            format!("back-off {} restarting failed container={name} pod={pod}", go_duration(wait.delay));
         self.waiting.insert(name.clone(), Waiting { reason: "CrashLoopBackOff".to_owned(), message });
         if self.reported_backoff.insert(name.clone()) {
             let text = format!("Back-off restarting failed container {name} in pod {pod}");
@@ -506,11 +530,18 @@ impl Worker {
                 let moment = Duration::from_secs(1);
                 if shown >= moment && !is_reported {
                     let message = format!("Back-off pulling image {image:?}");
-                    self.kubelet.container_event(&self.pod, name, EventType::Normal, "BackOff", message.clone());
+                    self.kubelet.container_event(
+                        &self.pod,
+                        name,
+                        EventType::Normal,
+                        "BackOff",
+                        message.clone(),
+                    );
                     let text = "Error: ImagePullBackOff";
                     self.kubelet.container_event(&self.pod, name, EventType::Warning, "Failed", text);
                     let message = format!("{message}: ErrImagePull: {}", error.message);
-                    self.waiting.insert(name.clone(), Waiting { reason: "ImagePullBackOff".to_owned(), message });
+                    self.waiting
+                        .insert(name.clone(), Waiting { reason: "ImagePullBackOff".to_owned(), message });
                     self.images.insert(name.clone(), Image::Failed { error, at, is_reported: true });
                 }
                 let next = if shown < moment { moment - shown } else { wait.remaining };
@@ -575,7 +606,13 @@ impl Worker {
                     }
                     Err(error) => {
                         let text = format!("Error: {}", error.reason);
-                        self.kubelet.container_event(&self.pod, &container, EventType::Warning, "Failed", text);
+                        self.kubelet.container_event(
+                            &self.pod,
+                            &container,
+                            EventType::Warning,
+                            "Failed",
+                            text,
+                        );
                         if self.image_backoff.remaining(&image, now, now).is_none() {
                             self.image_backoff.advance(&image, now, now);
                         }
@@ -668,7 +705,8 @@ impl Worker {
         if known.is_some_and(|known| rank(known.phase) > rank(seen.phase)) {
             return;
         }
-        let has_ended = known.is_none_or(|k| k.phase != ContainerPhase::Exited) && seen.phase == ContainerPhase::Exited;
+        let has_ended =
+            known.is_none_or(|k| k.phase != ContainerPhase::Exited) && seen.phase == ContainerPhase::Exited;
         if let Some(known) = known.filter(|k| k.phase == ContainerPhase::Exited && seen.message.is_empty()) {
             seen.message.clone_from(&known.message);
         }
@@ -694,8 +732,13 @@ impl Worker {
             }
         }
         let unended = |c: &&super::observed::ContainerObserved| c.phase != ContainerPhase::Exited;
-        let ids: Vec<(String, String)> =
-            self.observed.containers.iter().filter(unended).map(|c| (c.id.clone(), c.sandbox_id.clone())).collect();
+        let ids: Vec<(String, String)> = self
+            .observed
+            .containers
+            .iter()
+            .filter(unended)
+            .map(|c| (c.id.clone(), c.sandbox_id.clone()))
+            .collect();
         for (id, sandbox_id) in ids {
             match runtime.service.container_status(&id).await {
                 Ok(status) => self.see_container(&status, &sandbox_id),
@@ -718,10 +761,21 @@ impl Worker {
     /// Verdicts are not kept over a restart of the kubelet: what the API says stands until the probes speak.
     fn restore_verdicts(&mut self) {
         let statuses = self.pod.status.clone().unwrap_or_default();
-        let all = statuses.container_statuses.into_iter().flatten().chain(statuses.init_container_statuses.into_iter().flatten());
+        let all = statuses
+            .container_statuses
+            .into_iter()
+            .flatten()
+            .chain(statuses.init_container_statuses.into_iter().flatten());
         for status in all {
-            let id = status.container_id.as_deref().and_then(|id| id.split_once("://")).map(|(_, id)| id.to_owned());
-            let Some(container) = self.observed.containers.iter_mut().find(|c| Some(&c.id) == id.as_ref()) else { continue };
+            let id = status
+                .container_id
+                .as_deref()
+                .and_then(|id| id.split_once("://"))
+                .map(|(_, id)| id.to_owned());
+            let Some(container) = self.observed.containers.iter_mut().find(|c| Some(&c.id) == id.as_ref())
+            else {
+                continue;
+            };
             if status.started == Some(true) {
                 container.verdicts.startup = Verdict::Success;
             }

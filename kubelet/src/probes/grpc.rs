@@ -40,9 +40,13 @@ impl ServingStatus {
 pub async fn check(host: &str, port: u16, service: &str, timeout: Duration) -> Result<(), String> {
     let address = authority(host, port);
     let too_slow = || {
-        format!("timeout: failed to connect service {address:?} within {}s: context deadline exceeded", timeout.as_secs())
+        format!(
+            "timeout: failed to connect service {address:?} within {}s: context deadline exceeded",
+            timeout.as_secs()
+        )
     };
-    let status = tokio::time::timeout(timeout, exchange(host, port, service)).await.map_err(|_| too_slow())??;
+    let status =
+        tokio::time::timeout(timeout, exchange(host, port, service)).await.map_err(|_| too_slow())??;
     match status {
         ServingStatus::Serving => Ok(()),
         other => Err(format!("service unhealthy (responded with {:?})", other.as_str())),
@@ -53,13 +57,14 @@ async fn exchange(host: &str, port: u16, service: &str) -> Result<ServingStatus,
     let stream = connect(host, port)
         .await
         .map_err(|error| format!("error: failed to connect service {:?}: {error}", authority(host, port)))?;
-    let request = http::Request::post(format!("http://{}/grpc.health.v1.Health/Check", authority(host, port)))
-        .version(http::Version::HTTP_2)
-        .header(http::header::CONTENT_TYPE, "application/grpc")
-        .header(http::header::TE, "trailers")
-        .header(http::header::USER_AGENT, "kube-probe/1.36")
-        .body(Full::new(encode_request(service)))
-        .map_err(|error| error.to_string())?;
+    let request =
+        http::Request::post(format!("http://{}/grpc.health.v1.Health/Check", authority(host, port)))
+            .version(http::Version::HTTP_2)
+            .header(http::header::CONTENT_TYPE, "application/grpc")
+            .header(http::header::TE, "trailers")
+            .header(http::header::USER_AGENT, "kube-probe/1.36")
+            .body(Full::new(encode_request(service)))
+            .map_err(|error| error.to_string())?;
     let (mut sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
             .await
@@ -73,8 +78,13 @@ async fn exchange(host: &str, port: u16, service: &str) -> Result<ServingStatus,
         };
         let status = body.trailers().and_then(code).or_else(|| code(&head.headers)).unwrap_or_default();
         match status.as_str() {
-            "" | "0" => decode_answer(&body.to_bytes()).ok_or_else(|| "malformed health check answer".to_owned()),
-            "12" => Err("error: this server does not implement the grpc health protocol (grpc.health.v1.Health)".to_owned()),
+            "" | "0" => {
+                decode_answer(&body.to_bytes()).ok_or_else(|| "malformed health check answer".to_owned())
+            }
+            "12" => {
+                Err("error: this server does not implement the grpc health protocol (grpc.health.v1.Health)"
+                    .to_owned())
+            }
             "5" => Err("error: health rpc failed: service not found".to_owned()),
             code => Err(format!("error: health rpc failed: rpc error: code = {code}")),
         }

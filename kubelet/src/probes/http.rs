@@ -74,7 +74,11 @@ pub fn resolve_port(port: &IntOrString, container: &Container) -> Result<u16, St
 }
 
 /// The request of an `httpGet` action.
-pub fn http_request(action: &HTTPGetAction, container: &Container, pod_ip: &str) -> Result<HttpRequest, String> {
+pub fn http_request(
+    action: &HTTPGetAction,
+    container: &Container,
+    pod_ip: &str,
+) -> Result<HttpRequest, String> {
     let path = action.path.as_deref().unwrap_or("/");
     Ok(HttpRequest {
         is_tls: action.scheme.as_deref().is_some_and(|scheme| scheme.eq_ignore_ascii_case("https")),
@@ -156,7 +160,8 @@ where
         has.0 |= name == HOST;
         has.1 |= name == USER_AGENT;
         has.2 |= name == http::header::ACCEPT;
-        builder = builder.header(name, HeaderValue::try_from(value.as_str()).map_err(|error| error.to_string())?);
+        builder =
+            builder.header(name, HeaderValue::try_from(value.as_str()).map_err(|error| error.to_string())?);
     }
     if !has.0 {
         builder = builder.header(HOST, authority(&request.host, request.port));
@@ -171,8 +176,9 @@ where
         .header(http::header::CONNECTION, "close")
         .body(Empty::<Bytes>::new())
         .map_err(|error| error.to_string())?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| error.to_string())?;
     let exchange = async move {
         let answer = sender.send_request(message).await.map_err(|error| error.to_string())?;
         let status = answer.status().as_u16();

@@ -19,7 +19,10 @@ impl Thresholds {
         let at_least_one = |value: Option<i32>, default: u32| {
             value.and_then(|v| u32::try_from(v).ok()).filter(|v| *v > 0).unwrap_or(default)
         };
-        Self { success: at_least_one(probe.success_threshold, 1), failure: at_least_one(probe.failure_threshold, 3) }
+        Self {
+            success: at_least_one(probe.success_threshold, 1),
+            failure: at_least_one(probe.failure_threshold, 3),
+        }
     }
 }
 

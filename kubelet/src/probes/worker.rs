@@ -76,7 +76,8 @@ fn seconds(value: Option<i32>, default: u64) -> Duration {
 async fn run(target: ProbeTarget, kind: ProbeKind, probe: Probe) {
     let thresholds = Thresholds::of(&probe);
     let period = seconds(probe.period_seconds, 10);
-    let initial = Duration::from_secs(probe.initial_delay_seconds.and_then(|s| u64::try_from(s).ok()).unwrap_or(0));
+    let initial =
+        Duration::from_secs(probe.initial_delay_seconds.and_then(|s| u64::try_from(s).ok()).unwrap_or(0));
     let wait = initial.saturating_sub(target.age);
     if target.age > period {
         // The kubelet was started again: probes of many pods must not all run at once.

@@ -175,7 +175,8 @@ pub(super) async fn check(State(authority): State<Arc<Authority>>, request: Requ
     {
         return next.run(request).await;
     }
-    let text = format!("Forbidden (user={name}, verb={verb}, resource=nodes, subresource(s)=[{subresource}])");
+    let text =
+        format!("Forbidden (user={name}, verb={verb}, resource=nodes, subresource(s)=[{subresource}])");
     refusal(StatusCode::FORBIDDEN, text)
 }
 

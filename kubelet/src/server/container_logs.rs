@@ -109,7 +109,8 @@ fn log_owner(pod: &Pod) -> Pod {
 
 fn status_of<'a>(pod: &'a Pod, container: &str) -> Option<&'a ContainerStatus> {
     let status = pod.status.as_ref()?;
-    let all = [&status.container_statuses, &status.init_container_statuses, &status.ephemeral_container_statuses];
+    let all =
+        [&status.container_statuses, &status.init_container_statuses, &status.ephemeral_container_statuses];
     all.into_iter().flatten().flatten().find(|s| s.name == container)
 }
 
@@ -117,7 +118,8 @@ fn status_of<'a>(pod: &'a Pod, container: &str) -> Option<&'a ContainerStatus> {
 fn attempt(pod: &Pod, container: &str, is_previous: bool) -> Result<u32, Refused> {
     let name = pod.metadata.name.as_deref().unwrap_or_default();
     let spec = pod.spec.as_ref();
-    let mut known = spec.into_iter().flat_map(|s| s.containers.iter().chain(s.init_containers.iter().flatten()));
+    let mut known =
+        spec.into_iter().flat_map(|s| s.containers.iter().chain(s.init_containers.iter().flatten()));
     if !known.any(|c| c.name == container) {
         return Err(Refused::NotFound(format!("container {container:?} not found in pod {name:?}")));
     }
@@ -128,9 +130,9 @@ fn attempt(pod: &Pod, container: &str, is_previous: bool) -> Result<u32, Refused
     let has_last = status.last_state.as_ref().is_some_and(|s| s.terminated.is_some());
     let waiting = status.state.as_ref().and_then(|s| s.waiting.as_ref());
     match (is_previous, waiting) {
-        (true, _) if !has_last => {
-            Err(Refused::Waiting(format!("previous terminated container {container:?} in pod {name:?} not found")))
-        }
+        (true, _) if !has_last => Err(Refused::Waiting(format!(
+            "previous terminated container {container:?} in pod {name:?} not found"
+        ))),
         // While it waits to be restarted, the last one is both.
         (_, Some(_)) if has_last => Ok(count),
         (true, None) => Ok(count.saturating_sub(1)),
@@ -138,7 +140,11 @@ fn attempt(pod: &Pod, container: &str, is_previous: bool) -> Result<u32, Refused
             let reason = waiting.reason.as_deref().unwrap_or_default();
             Err(Refused::Waiting(match reason {
                 "ErrImagePull" | "ImagePullBackOff" => {
-                    let why = if reason == "ErrImagePull" { "image can't be pulled" } else { "trying and failing to pull image" };
+                    let why = if reason == "ErrImagePull" {
+                        "image can't be pulled"
+                    } else {
+                        "trying and failing to pull image"
+                    };
                     format!("container {container:?} in pod {name:?} is waiting to start: {why}")
                 }
                 reason => format!("container {container:?} in pod {name:?} is waiting to start: {reason}"),

@@ -41,7 +41,8 @@ fn acceptor(tls: &ServerTls) -> Result<TlsAcceptor, Error> {
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| bad(error.to_string()))
     };
-    let key = PrivateKeyDer::from_pem_slice(tls.key_pem.as_bytes()).map_err(|error| bad(error.to_string()))?;
+    let key =
+        PrivateKeyDer::from_pem_slice(tls.key_pem.as_bytes()).map_err(|error| bad(error.to_string()))?;
     let mut roots = RootCertStore::empty();
     for certificate in certificates(&tls.client_ca_pem)? {
         roots.add(certificate).map_err(|error| bad(error.to_string()))?;
@@ -84,7 +85,9 @@ async fn serve(kubelet: Arc<Kubelet>, listener: TcpListener, acceptor: TlsAccept
 
 async fn connection(stream: TcpStream, acceptor: TlsAcceptor, router: Router) {
     let _ = stream.set_nodelay(true);
-    let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await else { return };
+    let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await else {
+        return;
+    };
     let certified = stream.get_ref().1.peer_certificates().and_then(|chain| Certified::of(chain.first()?));
     let router = router.layer(axum::Extension(certified));
     let served = auto::Builder::new(TokioExecutor::new())

@@ -36,7 +36,10 @@ fn memory(usage: Option<&MemoryUsage>) -> Value {
 pub(super) async fn summary(State(kubelet): State<Arc<Kubelet>>) -> Response {
     let mut pods = Vec::new();
     for runtime in kubelet.runtimes.all() {
-        let Ok(stats) = runtime.service.list_pod_sandbox_stats(&PodSandboxStatsFilter::default()).await else { continue };
+        let Ok(stats) = runtime.service.list_pod_sandbox_stats(&PodSandboxStatsFilter::default()).await
+        else {
+            continue;
+        };
         for pod in stats {
             let metadata = &pod.attributes.metadata;
             let linux = pod.linux.unwrap_or_default();

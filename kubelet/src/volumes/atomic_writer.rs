@@ -111,7 +111,8 @@ fn holds(directory: &Path, payload: &Payload) -> io::Result<bool> {
 fn make_directory(target: &Path, now: Timestamp) -> io::Result<PathBuf> {
     let stamp = now.strftime("..%Y_%m_%d_%H_%M_%S.");
     for attempt in 0..1000_u32 {
-        let path = target.join(format!("{stamp}{}", now.subsec_nanosecond().unsigned_abs().wrapping_add(attempt)));
+        let path =
+            target.join(format!("{stamp}{}", now.subsec_nanosecond().unsigned_abs().wrapping_add(attempt)));
         match fs::DirBuilder::new().mode(0o755).create(&path) {
             Ok(()) => {
                 fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
@@ -161,7 +162,8 @@ fn remove_stale_names(target: &Path, payload: &Payload) -> io::Result<()> {
 fn remove_other_directories(target: &Path, kept: &Path) -> io::Result<()> {
     for entry in fs::read_dir(target)? {
         let entry = entry?;
-        let is_stamped = entry.file_name().to_str().is_some_and(|name| name.starts_with("..2") || name.starts_with("..1"));
+        let is_stamped =
+            entry.file_name().to_str().is_some_and(|name| name.starts_with("..2") || name.starts_with("..1"));
         if is_stamped && entry.file_type()?.is_dir() && entry.path() != kept {
             fs::remove_dir_all(entry.path())?;
         }
@@ -203,7 +205,9 @@ mod tests {
     fn payload(files: &[(&str, &str)]) -> Payload {
         files
             .iter()
-            .map(|(path, data)| ((*path).to_owned(), FileContent { data: data.as_bytes().to_vec(), mode: 0o644 }))
+            .map(|(path, data)| {
+                ((*path).to_owned(), FileContent { data: data.as_bytes().to_vec(), mode: 0o644 })
+            })
             .collect()
     }
 

@@ -136,22 +136,31 @@ pub fn container_mounts(
     let mut mounts = Vec::new();
     for mount in container.volume_mounts.iter().flatten() {
         let Some(path) = paths.get(&mount.name) else {
-            return Err(format!("cannot find volume {:?} to mount into container {:?}", mount.name, container.name));
+            return Err(format!(
+                "cannot find volume {:?} to mount into container {:?}",
+                mount.name, container.name
+            ));
         };
         let sub_path = match (&mount.sub_path_expr, &mount.sub_path) {
             (Some(expression), _) if !expression.is_empty() => expand_strict(expression, environment)
-                .map_err(|name| format!("missing value for {name:?} in subPathExpr of volume mount {:?}", mount.name))?,
+                .map_err(|name| {
+                    format!("missing value for {name:?} in subPathExpr of volume mount {:?}", mount.name)
+                })?,
             (_, sub_path) => sub_path.clone().unwrap_or_default(),
         };
         let host_path = if sub_path.is_empty() {
             path.clone()
         } else {
-            sub_path::resolve(path, &sub_path, owner)
-                .map_err(|error| format!("failed to prepare subPath for volumeMount {:?}: {error}", mount.name))?
+            sub_path::resolve(path, &sub_path, owner).map_err(|error| {
+                format!("failed to prepare subPath for volumeMount {:?}: {error}", mount.name)
+            })?
         };
         let is_of_files = volumes.iter().any(|v| {
             v.name == mount.name
-                && (v.config_map.is_some() || v.secret.is_some() || v.downward_api.is_some() || v.projected.is_some())
+                && (v.config_map.is_some()
+                    || v.secret.is_some()
+                    || v.downward_api.is_some()
+                    || v.projected.is_some())
         });
         mounts.push(Mount {
             container_path: mount.mount_path.clone(),

@@ -230,7 +230,8 @@ mod tests {
             config_maps: [("cm".to_owned(), Arc::new(serde_json::from_value(config_map).unwrap()))].into(),
             secrets: [("s".to_owned(), Arc::new(serde_json::from_value(secret).unwrap()))].into(),
         };
-        let tokens = [(TokenKey { audience: String::new(), expiration_seconds: 3607 }, Ok("t".to_owned()))].into();
+        let tokens =
+            [(TokenKey { audience: String::new(), expiration_seconds: 3607 }, Ok("t".to_owned()))].into();
         let facts = PodFacts::default();
         let input = PayloadInput { pod: &pod, sources: &sources, facts: &facts, tokens: &tokens };
         volume_payload(input, &serde_json::from_value(volume).unwrap())
@@ -276,7 +277,10 @@ mod tests {
                 json!({"secret": {"secretName": "s", "items": [{"key": "z", "path": "z"}]}}),
                 "references non-existent secret key: z",
             ),
-            (json!({"configMap": {"name": "cm", "items": [{"key": "k", "path": "../z"}]}}), "invalid path \"../z\""),
+            (
+                json!({"configMap": {"name": "cm", "items": [{"key": "k", "path": "../z"}]}}),
+                "invalid path \"../z\"",
+            ),
         ] {
             let mut volume = source.clone();
             volume["name"] = json!("v");

@@ -70,7 +70,8 @@ impl PodTokens {
 
 async fn request(client: &Client, pod: &Pod, key: &TokenKey, now: Timestamp) -> Result<Held, String> {
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-    let account = pod.spec.as_ref().and_then(|s| s.service_account_name.as_deref()).filter(|name| !name.is_empty());
+    let account =
+        pod.spec.as_ref().and_then(|s| s.service_account_name.as_deref()).filter(|name| !name.is_empty());
     let api: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
     let body = TokenRequest {
         spec: Some(TokenRequestSpec {
@@ -86,8 +87,10 @@ async fn request(client: &Client, pod: &Pod, key: &TokenKey, now: Timestamp) -> 
         ..TokenRequest::default()
     };
     let name = account.unwrap_or("default");
-    let answer: TokenRequest =
-        api.create_subresource("token", name, &PostParams::default(), &body).await.map_err(|error| error.to_string())?;
+    let answer: TokenRequest = api
+        .create_subresource("token", name, &PostParams::default(), &body)
+        .await
+        .map_err(|error| error.to_string())?;
     let status = answer.status.unwrap_or_default();
     match (status.token, status.expiration_timestamp) {
         (Some(token), Some(expires_at)) => Ok(Held { token, requested_at: now, expires_at: expires_at.0 }),

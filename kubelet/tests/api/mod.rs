@@ -74,7 +74,12 @@ impl MockApi {
 
     pub fn objects(&self, resource: &str) -> Vec<Value> {
         let inner = self.inner.lock().unwrap();
-        inner.objects.iter().filter(|(key, _)| key.starts_with(&format!("{resource}/"))).map(|(_, v)| v.clone()).collect()
+        inner
+            .objects
+            .iter()
+            .filter(|(key, _)| key.starts_with(&format!("{resource}/")))
+            .map(|(_, v)| v.clone())
+            .collect()
     }
 
     fn put(&self, kind: &'static str, key: String, mut object: Value) -> Value {
@@ -116,19 +121,24 @@ fn status(code: u16, reason: &str) -> Response {
 
 async fn serve(State(api): State<MockApi>, request: Request) -> Response {
     let (head, body) = request.into_parts();
-    let query: BTreeMap<String, String> = axum::extract::Query::try_from_uri(&head.uri).map(|q| q.0).unwrap_or_default();
+    let query: BTreeMap<String, String> =
+        axum::extract::Query::try_from_uri(&head.uri).map(|q| q.0).unwrap_or_default();
     let target = Target::of(head.uri.path());
     let body = axum::body::to_bytes(body, 10 << 20).await.unwrap();
     let body: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
     match (head.method.as_str(), target.name.clone()) {
-        ("GET", None) if query.get("watch").is_some_and(|w| w == "true" || w == "1") => watch(&api, &target, query),
+        ("GET", None) if query.get("watch").is_some_and(|w| w == "true" || w == "1") => {
+            watch(&api, &target, query)
+        }
         ("GET", None) => {
             let inner = api.inner.lock().unwrap();
             let prefix = target.prefix();
             let items: Vec<&Value> = inner
                 .objects
                 .iter()
-                .filter(|(key, object)| key.starts_with(&prefix) && matches(query.get("fieldSelector"), object))
+                .filter(|(key, object)| {
+                    key.starts_with(&prefix) && matches(query.get("fieldSelector"), object)
+                })
                 .map(|(_, object)| object)
                 .collect();
             let list = json!({"kind": "List", "apiVersion": "v1", "items": items,
@@ -174,13 +184,17 @@ async fn serve(State(api): State<MockApi>, request: Request) -> Response {
         ("DELETE", Some(name)) => {
             let known = api.inner.lock().unwrap().objects.get(&target.key(&name)).cloned();
             let Some(mut object) = known else { return status(404, "NotFound") };
-            let grace = body["gracePeriodSeconds"].as_i64().or(object["spec"]["terminationGracePeriodSeconds"].as_i64());
+            let grace = body["gracePeriodSeconds"]
+                .as_i64()
+                .or(object["spec"]["terminationGracePeriodSeconds"].as_i64());
             let wanted = &body["preconditions"]["uid"];
             if !wanted.is_null() && *wanted != object["metadata"]["uid"] {
                 return status(409, "Conflict");
             }
-            if target.resource == "/api/v1/pods" && grace != Some(0) && object["spec"]["nodeName"].is_string() {
-                object["metadata"]["deletionTimestamp"] = json!(k8s_openapi::jiff::Timestamp::now().to_string());
+            if target.resource == "/api/v1/pods" && grace != Some(0) && object["spec"]["nodeName"].is_string()
+            {
+                object["metadata"]["deletionTimestamp"] =
+                    json!(k8s_openapi::jiff::Timestamp::now().to_string());
                 object["metadata"]["deletionGracePeriodSeconds"] = json!(grace.unwrap_or(30));
                 return answer(200, &api.put("MODIFIED", target.key(&name), object));
             }
@@ -197,7 +211,8 @@ fn watch(api: &MockApi, target: &Target, query: BTreeMap<String, String>) -> Res
     let (mut events, backlog) = {
         let inner = api.inner.lock().unwrap();
         let events = api.events.subscribe();
-        let is_wanted = |key: &str, object: &Value| key.starts_with(&prefix) && matches(selector.as_ref(), object);
+        let is_wanted =
+            |key: &str, object: &Value| key.starts_with(&prefix) && matches(selector.as_ref(), object);
         let mut backlog: Vec<Value> = Vec::new();
         if query.get("sendInitialEvents").is_some_and(|v| v == "true") {
             let present = inner.objects.iter().filter(|(key, object)| is_wanted(key, object));
@@ -206,7 +221,10 @@ fn watch(api: &MockApi, target: &Target, query: BTreeMap<String, String>) -> Res
                 "resourceVersion": inner.revision.to_string(), "annotations": {"k8s.io/initial-events-end": "true"}}}}));
         } else {
             let from: u64 = query.get("resourceVersion").and_then(|v| v.parse().ok()).unwrap_or(0);
-            let missed = inner.log.iter().filter(|(revision, _, key, object)| *revision > from && is_wanted(key, object));
+            let missed = inner
+                .log
+                .iter()
+                .filter(|(revision, _, key, object)| *revision > from && is_wanted(key, object));
             backlog.extend(missed.map(|(_, kind, _, object)| json!({"type": kind, "object": object})));
         }
         (events, backlog)
@@ -226,7 +244,11 @@ fn watch(api: &MockApi, target: &Target, query: BTreeMap<String, String>) -> Res
             }
         }
     });
-    let stream = futures::stream::unfold(receiver, |mut receiver| async move { Some((receiver.recv().await?, receiver)) });
+    let stream =
+        futures::stream::unfold(
+            receiver,
+            |mut receiver| async move { Some((receiver.recv().await?, receiver)) },
+        );
     Response::builder().header("content-type", "application/json").body(Body::from_stream(stream)).unwrap()
 }
 
@@ -257,7 +279,9 @@ fn merge(object: &mut Value, patch: &Value) {
                 }
                 object[key] = json!(known);
             }
-            Value::Object(_) => merge(object.as_object_mut().unwrap().entry(key).or_insert(Value::Null), value),
+            Value::Object(_) => {
+                merge(object.as_object_mut().unwrap().entry(key).or_insert(Value::Null), value)
+            }
             other => object[key] = other.clone(),
         }
     }

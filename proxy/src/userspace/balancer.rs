@@ -34,7 +34,12 @@ impl Balancer {
     }
 
     /// The endpoint for a client; none of `failed` as long as there is another.
-    pub(super) fn choose(&mut self, client: IpAddr, failed: &[SocketAddr], now: Instant) -> Option<SocketAddr> {
+    pub(super) fn choose(
+        &mut self,
+        client: IpAddr,
+        failed: &[SocketAddr],
+        now: Instant,
+    ) -> Option<SocketAddr> {
         if let Some(timeout) = self.affinity
             && let Some((endpoint, seen)) = self.clients.get_mut(&client)
             && now.saturating_duration_since(*seen) < timeout

@@ -113,7 +113,11 @@ impl Userspace {
         if self.refused.get(&frontend) == Some(&words) {
             return;
         }
-        tracing::warn!(service = rule.service.name.as_deref(), namespace = rule.service.namespace.as_deref(), "{words}");
+        tracing::warn!(
+            service = rule.service.name.as_deref(),
+            namespace = rule.service.namespace.as_deref(),
+            "{words}"
+        );
         self.recorder.event(&rule.service, EventType::Warning, "FailedToListen", &words);
         self.refused.insert(frontend, words);
     }
@@ -128,5 +132,9 @@ impl Userspace {
 
 /// The endpoint for a client, if there is any; `failed` are those that did not answer just now.
 fn choose(balancer: &SharedBalancer, client: SocketAddr, failed: &[SocketAddr]) -> Option<SocketAddr> {
-    balancer.lock().unwrap_or_else(PoisonError::into_inner).choose(client.ip(), failed, std::time::Instant::now())
+    balancer.lock().unwrap_or_else(PoisonError::into_inner).choose(
+        client.ip(),
+        failed,
+        std::time::Instant::now(),
+    )
 }

@@ -6,7 +6,10 @@ use crate::testing::{node, node_with, pod, pod_on, pod_with};
 use k8s_openapi::api::core::v1::Node;
 use serde_json::{Value, json};
 
-fn cluster(nodes: impl IntoIterator<Item = Arc<Node>>, pods: impl IntoIterator<Item = Arc<PodInfo>>) -> Cache {
+fn cluster(
+    nodes: impl IntoIterator<Item = Arc<Node>>,
+    pods: impl IntoIterator<Item = Arc<PodInfo>>,
+) -> Cache {
     let mut cache = Cache::default();
     for node in nodes {
         cache.set_node(node);
@@ -40,7 +43,8 @@ fn asking(resources: Value) -> Arc<PodInfo> {
 
 #[test]
 fn every_reason_is_told_in_kubernetes_words() {
-    let port = json!({ "containers": [{ "name": "main", "ports": [{ "containerPort": 80, "hostPort": 80 }] }] });
+    let port =
+        json!({ "containers": [{ "name": "main", "ports": [{ "containerPort": 80, "hostPort": 80 }] }] });
     let full = node_with("n1", json!({ "status": { "allocatable": { "pods": "1" } } }));
     let cases: Vec<(&str, Cache, Arc<PodInfo>, &str)> = vec![
         ("no nodes", cluster([], []), pod("a", "1"), "no nodes available to schedule pods"),
@@ -70,11 +74,14 @@ fn every_reason_is_told_in_kubernetes_words() {
         ),
         (
             "ports",
-            cluster([node("n1", "4")], [{
-                let mut holder = (*pod_with("holder", port.clone()).pod).clone();
-                holder.spec.as_mut().unwrap().node_name = Some("n1".to_owned());
-                Arc::new(PodInfo::new(Arc::new(holder)))
-            }]),
+            cluster(
+                [node("n1", "4")],
+                [{
+                    let mut holder = (*pod_with("holder", port.clone()).pod).clone();
+                    holder.spec.as_mut().unwrap().node_name = Some("n1".to_owned());
+                    Arc::new(PodInfo::new(Arc::new(holder)))
+                }],
+            ),
             pod_with("a", port),
             "0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports.",
         ),
@@ -99,11 +106,14 @@ fn every_reason_is_told_in_kubernetes_words() {
         (
             "a node by name, as DaemonSets ask for it",
             cluster([tainted("n1", "a", "NoSchedule"), node("n2", "4"), node("n3", "4")], []),
-            pod_with("a", json!({ "affinity": { "nodeAffinity": {
+            pod_with(
+                "a",
+                json!({ "affinity": { "nodeAffinity": {
                 "requiredDuringSchedulingIgnoredDuringExecution": { "nodeSelectorTerms": [{ "matchFields": [
                     { "key": "metadata.name", "operator": "In", "values": ["n1"] },
                 ] }] },
-            } } })),
+            } } }),
+            ),
             "0/3 nodes are available: 1 node(s) had untolerated taint(s), 2 node(s) didn't satisfy plugin(s) [NodeAffinity].",
         ),
     ];
@@ -119,26 +129,57 @@ fn the_best_node_is_taken() {
         json!({ "status": { "images": [{ "names": ["example.com/a:1"], "sizeBytes": 900_000_000 }] } }),
     );
     let preferring = |weight: i32| {
-        pod_with("a", json!({ "affinity": { "nodeAffinity": {
+        pod_with(
+            "a",
+            json!({ "affinity": { "nodeAffinity": {
             "preferredDuringSchedulingIgnoredDuringExecution": [{ "weight": weight, "preference": {
                 "matchExpressions": [{ "key": "disk", "operator": "In", "values": ["ssd"] }],
             } }],
-        } } }))
+        } } }),
+        )
     };
     let tolerating = |key: &str| {
-        pod_with("a", json!({ "tolerations": [{ "key": key, "operator": "Exists" }],
-            "containers": [{ "name": "main", "resources": { "requests": { "cpu": "1" } } }] }))
+        pod_with(
+            "a",
+            json!({ "tolerations": [{ "key": key, "operator": "Exists" }],
+            "containers": [{ "name": "main", "resources": { "requests": { "cpu": "1" } } }] }),
+        )
     };
     let imaged = pod_with("a", json!({ "containers": [{ "name": "main", "image": "example.com/a:1" }] }));
     let cases: Vec<(&str, Cache, Arc<PodInfo>, &str)> = vec![
         ("the only one that will do", cluster([node("n1", "1"), node("n2", "4")], []), pod("a", "2"), "n2"),
-        ("the emptier one", cluster([node("n1", "4"), node("n2", "4")], [pod_on("b", "1", "n1")]), pod("a", "1"), "n2"),
+        (
+            "the emptier one",
+            cluster([node("n1", "4"), node("n2", "4")], [pod_on("b", "1", "n1")]),
+            pod("a", "1"),
+            "n2",
+        ),
         ("the greater one", cluster([node("n1", "4"), node("n2", "8")], []), pod("a", "1"), "n2"),
         ("the first of equals", cluster([node("n1", "4"), node("n2", "4")], []), pod("a", "1"), "n1"),
-        ("the preferred one", cluster([node("n1", "4"), labelled("n2", "disk", "ssd")], []), preferring(1), "n2"),
-        ("one without a taint that is disliked", cluster([tainted("n1", "k", "PreferNoSchedule"), node("n2", "4")], []), pod("a", "1"), "n2"),
-        ("one with it, if tolerated", cluster([tainted("n1", "k", "PreferNoSchedule"), node("n2", "4")], []), tolerating("k"), "n1"),
-        ("the one that tolerance opens", cluster([tainted("n1", "k", "NoSchedule"), node("n2", "500m")], []), tolerating("k"), "n1"),
+        (
+            "the preferred one",
+            cluster([node("n1", "4"), labelled("n2", "disk", "ssd")], []),
+            preferring(1),
+            "n2",
+        ),
+        (
+            "one without a taint that is disliked",
+            cluster([tainted("n1", "k", "PreferNoSchedule"), node("n2", "4")], []),
+            pod("a", "1"),
+            "n2",
+        ),
+        (
+            "one with it, if tolerated",
+            cluster([tainted("n1", "k", "PreferNoSchedule"), node("n2", "4")], []),
+            tolerating("k"),
+            "n1",
+        ),
+        (
+            "the one that tolerance opens",
+            cluster([tainted("n1", "k", "NoSchedule"), node("n2", "500m")], []),
+            tolerating("k"),
+            "n1",
+        ),
         ("the one that has the image", cluster([node("n1", "4"), with_image], []), imaged, "n2"),
     ];
     for (told, cache, pod, expected) in cases {
@@ -148,7 +189,9 @@ fn the_best_node_is_taken() {
 
 #[test]
 fn in_a_large_cluster_only_a_part_is_looked_at_and_the_next_cycle_goes_on_there() {
-    for (nodes, expected) in [(1, 1), (99, 99), (100, 100), (1000, 420), (5000, 500), (10_000, 500), (20_000, 1000)] {
+    for (nodes, expected) in
+        [(1, 1), (99, 99), (100, 100), (1000, 420), (5000, 500), (10_000, 500), (20_000, 1000)]
+    {
         assert_eq!(feasible_nodes_to_find(nodes), expected, "{nodes}");
     }
     let cache = cluster((0..1000).map(|n| node(&format!("n{n}"), "4")), []);
@@ -184,14 +227,19 @@ fn what_is_assumed_is_not_given_away_twice() {
 #[test]
 fn rejecting_plugins_know_which_events_may_help() {
     use crate::framework::{ClusterEvent, Filter};
-    use crate::plugins::{NodeAffinity, NodeName, NodePorts, NodeResourcesFit, NodeUnschedulable, TaintToleration};
+    use crate::plugins::{
+        NodeAffinity, NodeName, NodePorts, NodeResourcesFit, NodeUnschedulable, TaintToleration,
+    };
     let info = |node: Arc<Node>| crate::snapshot::NodeInfo::new(node);
     let (small, large) = (info(node("n1", "1")), info(node("n1", "4")));
     let cordoned = info(node_with("n1", json!({ "spec": { "unschedulable": true } })));
     let dirty = info(tainted("n1", "k", "NoSchedule"));
     let ssd = info(labelled("n1", "disk", "ssd"));
     let port = |port: i32| {
-        pod_with("p", json!({ "containers": [{ "name": "m", "ports": [{ "containerPort": 1, "hostPort": port }] }] }))
+        pod_with(
+            "p",
+            json!({ "containers": [{ "name": "m", "ports": [{ "containerPort": 1, "hostPort": port }] }] }),
+        )
     };
     let (gone, other_gone) = (port(80), port(81));
     let wanting_ssd = pod_with("a", json!({ "nodeSelector": { "disk": "ssd" } }));

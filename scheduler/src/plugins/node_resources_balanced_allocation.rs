@@ -23,8 +23,10 @@ impl Score for NodeResourcesBalancedAllocation {
             node.requested.cpu_millicores + pod.requests.cpu_millicores,
             node.allocatable.cpu_millicores,
         );
-        let memory =
-            used_share(node.requested.memory_bytes + pod.requests.memory_bytes, node.allocatable.memory_bytes);
+        let memory = used_share(
+            node.requested.memory_bytes + pod.requests.memory_bytes,
+            node.allocatable.memory_bytes,
+        );
         // The standard deviation of two numbers is half their distance.
         MAX_NODE_SCORE - (cpu - memory).abs() * MAX_NODE_SCORE / (2 * WHOLE)
     }

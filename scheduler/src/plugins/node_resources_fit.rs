@@ -81,7 +81,8 @@ impl Score for NodeResourcesFit {
             free_share(node.weight.memory_bytes + pod.weight.memory_bytes, node.allocatable.memory_bytes),
         ];
         // What a node does not have does not count.
-        let (sum, count) = shares.into_iter().flatten().fold((0, 0), |(sum, count), share| (sum + share, count + 1));
+        let (sum, count) =
+            shares.into_iter().flatten().fold((0, 0), |(sum, count), share| (sum + share, count + 1));
         if count == 0 { 0 } else { sum / count }
     }
 }
@@ -104,9 +105,13 @@ mod tests {
 
     #[test]
     fn the_free_share_is_in_hundredths() {
-        for (used, all, expected) in
-            [(0, 4000, Some(100)), (1000, 4000, Some(75)), (4000, 4000, Some(0)), (5000, 4000, Some(0)), (1, 0, None)]
-        {
+        for (used, all, expected) in [
+            (0, 4000, Some(100)),
+            (1000, 4000, Some(75)),
+            (4000, 4000, Some(0)),
+            (5000, 4000, Some(0)),
+            (1, 0, None),
+        ] {
             assert_eq!(free_share(used, all), expected, "{used} of {all}");
         }
         assert_eq!(free_share(1 << 61, 1 << 62), Some(50), "a large number does not overflow");

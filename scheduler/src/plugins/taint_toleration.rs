@@ -17,7 +17,8 @@ impl Filter for TaintToleration {
 
     fn filter(&self, pod: &PodInfo, node: &NodeInfo) -> Verdict {
         let is_untolerated = |taint: &Taint| {
-            matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute") && !tolerates(pod.tolerations(), taint)
+            matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute")
+                && !tolerates(pod.tolerations(), taint)
         };
         if node.taints().iter().any(is_untolerated) {
             // Kubernetes does not name the taint since 1.35: pods' owners need not know nodes' taints.
@@ -39,9 +40,8 @@ impl Score for TaintToleration {
     }
 
     fn score(&self, pod: &PodInfo, node: &NodeInfo, _snapshot: &Snapshot) -> i64 {
-        let is_disliked = |taint: &&Taint| {
-            taint.effect == "PreferNoSchedule" && !tolerates(pod.tolerations(), taint)
-        };
+        let is_disliked =
+            |taint: &&Taint| taint.effect == "PreferNoSchedule" && !tolerates(pod.tolerations(), taint);
         i64::try_from(node.taints().iter().filter(is_disliked).count()).unwrap_or(i64::MAX)
     }
 
@@ -82,7 +82,10 @@ mod tests {
             ..Taint::default()
         };
         for (toleration, expected) in [
-            (json!({ "key": "dedicated", "operator": "Equal", "value": "gpu", "effect": "NoSchedule" }), true),
+            (
+                json!({ "key": "dedicated", "operator": "Equal", "value": "gpu", "effect": "NoSchedule" }),
+                true,
+            ),
             (json!({ "key": "dedicated", "value": "gpu" }), true),
             (json!({ "key": "dedicated", "operator": "Exists" }), true),
             (json!({ "operator": "Exists" }), true),

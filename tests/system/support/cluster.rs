@@ -141,7 +141,8 @@ impl TestCluster {
     /// The process of the Wasm runtime: the one behind its socket.
     pub(crate) fn runtime_pid(&self) -> Option<i32> {
         use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
-        let stream = std::os::unix::net::UnixStream::connect(self.data_dir().join("run/wasm/cri.sock")).ok()?;
+        let stream =
+            std::os::unix::net::UnixStream::connect(self.data_dir().join("run/wasm/cri.sock")).ok()?;
         Some(getsockopt(&stream, PeerCredentials).ok()?.pid())
     }
 

@@ -28,7 +28,8 @@ impl Keepalive {
         if self.stream.read_line(&mut line)? == 0 {
             return Err(io::ErrorKind::ConnectionReset.into());
         }
-        let status = line.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or(io::ErrorKind::InvalidData)?;
+        let status =
+            line.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or(io::ErrorKind::InvalidData)?;
         let (mut length, mut chunked, mut closes) = (None, false, false);
         loop {
             line.clear();
@@ -74,7 +75,8 @@ pub(crate) fn try_get(address: SocketAddr, path: &str) -> io::Result<(u16, Strin
 
 /// The body of a request that must succeed with 200.
 pub(crate) fn get(address: SocketAddr, path: &str) -> String {
-    let (status, body) = try_get(address, path).unwrap_or_else(|error| panic!("GET http://{address}{path}: {error}"));
+    let (status, body) =
+        try_get(address, path).unwrap_or_else(|error| panic!("GET http://{address}{path}: {error}"));
     assert_eq!(status, 200, "GET http://{address}{path}: {body}");
     body
 }

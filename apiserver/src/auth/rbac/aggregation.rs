@@ -13,7 +13,8 @@ use wherry_machinery::selector::Selector;
 pub fn stale_roles(roles: &BTreeMap<String, Value>) -> BTreeMap<String, Value> {
     let mut stale = BTreeMap::new();
     for (name, role) in roles {
-        let Some(selectors) = role.pointer("/aggregationRule/clusterRoleSelectors").and_then(Value::as_array) else {
+        let Some(selectors) = role.pointer("/aggregationRule/clusterRoleSelectors").and_then(Value::as_array)
+        else {
             continue;
         };
         let selectors: Vec<Selector> =
@@ -31,7 +32,8 @@ pub fn stale_roles(roles: &BTreeMap<String, Value>) -> BTreeMap<String, Value> {
                 }
             }
         }
-        let wanted = if rules.is_empty() { Value::Null } else { Value::Array(rules.into_iter().cloned().collect()) };
+        let wanted =
+            if rules.is_empty() { Value::Null } else { Value::Array(rules.into_iter().cloned().collect()) };
         if role.get("rules").unwrap_or(&Value::Null) != &wanted {
             stale.insert(name.clone(), wanted);
         }
@@ -48,7 +50,8 @@ mod tests {
     #[test]
     fn an_aggregated_role_has_the_rules_of_those_it_selects() {
         let rule = |verb: &str| json!({"verbs": [verb], "apiGroups": [""], "resources": ["pods"]});
-        let part = |label: &str, rules: Value| json!({"metadata": {"labels": {label: "true"}}, "rules": rules});
+        let part =
+            |label: &str, rules: Value| json!({"metadata": {"labels": {label: "true"}}, "rules": rules});
         let whole = |label: &str, to: &str| {
             json!({
                 "metadata": {"labels": {to: "true"}},

@@ -37,7 +37,9 @@ pub struct Write<'a> {
 /// # Errors
 /// 403 that names the rights; 404 for a binding to a role that is not there.
 pub fn check(authorizer: &Authorizer, write: &Write<'_>) -> Result<(), Refusal> {
-    if write.identity.is_in(MASTERS) || write.old.is_some_and(|old| only_garbage_collection_fields_differ(write.object, old)) {
+    if write.identity.is_in(MASTERS)
+        || write.old.is_some_and(|old| only_garbage_collection_fields_differ(write.object, old))
+    {
         return Ok(());
     }
     let name = metadata::name(write.object);
@@ -60,16 +62,20 @@ pub fn check(authorizer: &Authorizer, write: &Write<'_>) -> Result<(), Refusal> 
             authorizer.with_policies(|policies| confirm(policies, write, &rules)).map_err(forbidden)?;
             if write.object.get("aggregationRule").is_some_and(|rule| !rule.is_null()) {
                 let everything = [full_authority(), full_authority_over_paths()];
-                authorizer
-                    .with_policies(|policies| confirm(policies, write, &everything))
-                    .map_err(|_| forbidden("must have cluster-admin privileges to use the aggregationRule".to_owned()))?;
+                authorizer.with_policies(|policies| confirm(policies, write, &everything)).map_err(|_| {
+                    forbidden("must have cluster-admin privileges to use the aggregationRule".to_owned())
+                })?;
             }
             Ok(())
         }
         Kind::RoleBinding | Kind::ClusterRoleBinding => {
-            let role = RoleRef::deserialize(write.object.get("roleRef").unwrap_or(&Value::Null)).map_err(unreadable)?;
-            let (resource, namespace) =
-                if role.kind == "Role" { ("roles", write.namespace) } else { ("clusterroles", write.namespace) };
+            let role = RoleRef::deserialize(write.object.get("roleRef").unwrap_or(&Value::Null))
+                .map_err(unreadable)?;
+            let (resource, namespace) = if role.kind == "Role" {
+                ("roles", write.namespace)
+            } else {
+                ("clusterroles", write.namespace)
+            };
             if may("bind", resource, namespace, &role.name) {
                 return Ok(());
             }

@@ -79,7 +79,9 @@ impl Subject {
 
     fn description(&self) -> String {
         match self.kind.as_str() {
-            "ServiceAccount" => format!("ServiceAccount {}", go_quote(&format!("{}/{}", self.name, self.namespace))),
+            "ServiceAccount" => {
+                format!("ServiceAccount {}", go_quote(&format!("{}/{}", self.name, self.namespace)))
+            }
             kind => format!("{kind} {}", go_quote(&self.name)),
         }
     }
@@ -134,16 +136,25 @@ impl Bindings {
     }
 
     /// The bindings that name the user or one of the groups, with the subject that does.
-    fn of<'a>(&'a self, namespace: &'a str, identity: &'a Identity) -> impl Iterator<Item = (&'a str, &'a Binding, &'a Subject)> {
+    fn of<'a>(
+        &'a self,
+        namespace: &'a str,
+        identity: &'a Identity,
+    ) -> impl Iterator<Item = (&'a str, &'a Binding, &'a Subject)> {
         let keys = std::iter::once(SubjectKey::User(identity.user.clone()))
             .chain(identity.groups.iter().map(|group| SubjectKey::Group(group.clone())));
-        keys.filter_map(|key| self.by_subject.get(&key).map(|names| (key, names))).flat_map(move |(key, names)| {
-            names.iter().filter_map(move |name| {
-                let binding = self.by_name.get(name)?;
-                let subject = binding.subjects.iter().find(|subject| subject.key(namespace).as_ref() == Some(&key))?;
-                Some((name.as_str(), binding, subject))
-            })
-        })
+        keys.filter_map(|key| self.by_subject.get(&key).map(|names| (key, names))).flat_map(
+            move |(key, names)| {
+                names.iter().filter_map(move |name| {
+                    let binding = self.by_name.get(name)?;
+                    let subject = binding
+                        .subjects
+                        .iter()
+                        .find(|subject| subject.key(namespace).as_ref() == Some(&key))?;
+                    Some((name.as_str(), binding, subject))
+                })
+            },
+        )
     }
 }
 
@@ -180,10 +191,11 @@ impl Policies {
             Kind::ClusterRole => set(&mut self.cluster_roles, name.to_owned(), rules()),
             Kind::Role => set(&mut self.roles, (namespace.to_owned(), name.to_owned()), rules()),
             Kind::ClusterRoleBinding | Kind::RoleBinding => {
-                let binding = object.and_then(|object| BindingObject::deserialize(object).ok()).map(|object| Binding {
-                    role: object.role_ref,
-                    subjects: object.subjects.unwrap_or_default(),
-                });
+                let binding =
+                    object.and_then(|object| BindingObject::deserialize(object).ok()).map(|object| Binding {
+                        role: object.role_ref,
+                        subjects: object.subjects.unwrap_or_default(),
+                    });
                 let namespace = if kind == Kind::RoleBinding { namespace } else { "" };
                 let bindings = if kind == Kind::RoleBinding {
                     self.bindings.entry(namespace.to_owned()).or_default()
@@ -227,7 +239,12 @@ impl Policies {
     }
 
     /// Shows every rule that the identity has in the namespace (and cluster-wide) until the visitor answers.
-    fn visit<T>(&self, identity: &Identity, namespace: &str, visit: Visit<'_, T>) -> (Option<T>, Vec<RoleNotFound>) {
+    fn visit<T>(
+        &self,
+        identity: &Identity,
+        namespace: &str,
+        visit: Visit<'_, T>,
+    ) -> (Option<T>, Vec<RoleNotFound>) {
         let mut missing = Vec::new();
         let cluster = self.cluster_bindings.of("", identity).map(|found| ("", found));
         let local = (!namespace.is_empty())
@@ -276,9 +293,8 @@ impl Policies {
             Target::Resource(target) => target.namespace,
             Target::Path(_) => "",
         };
-        let (reason, missing) = self.visit(attributes.identity, namespace, &mut |rule, source| {
-            rule.allows(attributes).then(source)
-        });
+        let (reason, missing) = self
+            .visit(attributes.identity, namespace, &mut |rule, source| rule.allows(attributes).then(source));
         reason.ok_or(missing)
     }
 

@@ -23,7 +23,12 @@ pub struct PolicyRule {
     #[serde(default, deserialize_with = "null_as_empty", skip_serializing_if = "Vec::is_empty")]
     pub resource_names: Vec<String>,
     /// On which paths; a final `*` is any rest.
-    #[serde(default, rename = "nonResourceURLs", deserialize_with = "null_as_empty", skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        rename = "nonResourceURLs",
+        deserialize_with = "null_as_empty",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub non_resource_urls: Vec<String>,
 }
 
@@ -40,7 +45,9 @@ fn has_or_all(values: &[String], wanted: &str) -> bool {
 }
 
 fn path_matches(pattern: &str, path: &str) -> bool {
-    pattern == "*" || pattern == path || (pattern.ends_with('*') && path.starts_with(pattern.trim_end_matches('*')))
+    pattern == "*"
+        || pattern == path
+        || (pattern.ends_with('*') && path.starts_with(pattern.trim_end_matches('*')))
 }
 
 impl PolicyRule {
@@ -48,7 +55,9 @@ impl PolicyRule {
     pub fn allows(&self, attributes: &Attributes<'_>) -> bool {
         has_or_all(&self.verbs, attributes.verb)
             && match &attributes.target {
-                Target::Path(path) => self.non_resource_urls.iter().any(|pattern| path_matches(pattern, path)),
+                Target::Path(path) => {
+                    self.non_resource_urls.iter().any(|pattern| path_matches(pattern, path))
+                }
                 Target::Resource(target) => {
                     has_or_all(&self.api_groups, target.group)
                         && self.allows_resource(target)
@@ -108,15 +117,22 @@ impl PolicyRule {
         let resources = has(&self.resources, "*")
             || other.resources.iter().all(|resource| {
                 has(&self.resources, resource)
-                    || resource.split_once('/').is_some_and(|(_, sub)| has(&self.resources, &format!("*/{sub}")))
+                    || resource
+                        .split_once('/')
+                        .is_some_and(|(_, sub)| has(&self.resources, &format!("*/{sub}")))
             });
         let urls = other
             .non_resource_urls
             .iter()
             .all(|url| self.non_resource_urls.iter().any(|pattern| path_matches(pattern, url)));
         let names = self.resource_names.is_empty()
-            || (!other.resource_names.is_empty() && other.resource_names.iter().all(|n| has(&self.resource_names, n)));
-        all(&self.verbs, &other.verbs) && all(&self.api_groups, &other.api_groups) && resources && urls && names
+            || (!other.resource_names.is_empty()
+                && other.resource_names.iter().all(|n| has(&self.resource_names, n)));
+        all(&self.verbs, &other.verbs)
+            && all(&self.api_groups, &other.api_groups)
+            && resources
+            && urls
+            && names
     }
 
     /// The rule in one line, as messages show it.
@@ -226,7 +242,11 @@ mod tests {
 
     #[test]
     fn rights_that_are_not_held_are_named_together() {
-        let held = [rule("get", "''", "pods */scale", "", ""), rule("get", "''", "secrets", "a", ""), rule("get", "", "", "", "/x/*")];
+        let held = [
+            rule("get", "''", "pods */scale", "", ""),
+            rule("get", "''", "secrets", "a", ""),
+            rule("get", "", "", "", "/x/*"),
+        ];
         #[rustfmt::skip]
         let table = [
             (rule("get", "''", "pods", "", ""), ""),
@@ -240,8 +260,10 @@ mod tests {
             (rule("get", "", "", "", "/metrics"), r#"{NonResourceURLs:["/metrics"], Verbs:["get"]}"#),
         ];
         for (wanted, missing) in table {
-            let got: Vec<String> =
-                compacted(missing_rights(&held, std::slice::from_ref(&wanted))).iter().map(PolicyRule::compact_string).collect();
+            let got: Vec<String> = compacted(missing_rights(&held, std::slice::from_ref(&wanted)))
+                .iter()
+                .map(PolicyRule::compact_string)
+                .collect();
             assert_eq!(got.join("\n"), missing, "{wanted:?}");
         }
     }

@@ -15,7 +15,11 @@ use crate::registry::Refusal;
 /// The fields of `ResourceAttributes` that are texts.
 const TEXT_FIELDS: [&str; 7] = ["namespace", "verb", "group", "version", "resource", "subresource", "name"];
 
-pub(super) fn self_subject(authorizer: &Authorizer, identity: &Identity, review: &Value) -> Result<Value, Refusal> {
+pub(super) fn self_subject(
+    authorizer: &Authorizer,
+    identity: &Identity,
+    review: &Value,
+) -> Result<Value, Refusal> {
     let spec = spec(review);
     refuse(validate(spec))?;
     Ok(json!({"spec": shown(spec), "status": status(authorizer, identity, spec)}))
@@ -27,7 +31,11 @@ pub(super) fn subject(authorizer: &Authorizer, review: &Value) -> Result<Value, 
     Ok(json!({"spec": shown(spec), "status": status(authorizer, &subject_of(spec), spec)}))
 }
 
-pub(super) fn local_subject(authorizer: &Authorizer, review: &Value, namespace: &str) -> Result<Value, Refusal> {
+pub(super) fn local_subject(
+    authorizer: &Authorizer,
+    review: &Value,
+    namespace: &str,
+) -> Result<Value, Refusal> {
     let spec = spec(review);
     let mut errors = validate_with_subject(spec);
     let own = metadata::namespace(review);
@@ -36,7 +44,11 @@ pub(super) fn local_subject(authorizer: &Authorizer, review: &Value, namespace: 
         && text(attributes, "namespace") != own
     {
         let path = path.child("resourceAttributes").child("namespace");
-        errors.push(FieldError::invalid(&path, text(attributes, "namespace"), "must match metadata.namespace"));
+        errors.push(FieldError::invalid(
+            &path,
+            text(attributes, "namespace"),
+            "must match metadata.namespace",
+        ));
     }
     if let Some(attributes) = present(spec, "nonResourceAttributes") {
         let path = path.child("nonResourceAttributes");
@@ -44,7 +56,9 @@ pub(super) fn local_subject(authorizer: &Authorizer, review: &Value, namespace: 
     }
     refuse(errors)?;
     if own.is_empty() {
-        return Err(Status::bad_request("namespace is required on this type: localsubjectaccessreviews").into());
+        return Err(
+            Status::bad_request("namespace is required on this type: localsubjectaccessreviews").into()
+        );
     }
     if own != namespace {
         let message = "spec.resourceAttributes.namespace must match namespace: localsubjectaccessreviews";
@@ -153,7 +167,12 @@ mod tests {
             assert_eq!(error.message, format!(r#".authorization.k8s.io "" is invalid: {message}"#));
         }
         let nobody = json!({"spec": {"resourceAttributes": {"verb": "get"}}});
-        assert!(subject(&authorizer, &nobody).unwrap_err().message.ends_with("at least one of user or group must be specified"));
+        assert!(
+            subject(&authorizer, &nobody)
+                .unwrap_err()
+                .message
+                .ends_with("at least one of user or group must be specified")
+        );
         let elsewhere = json!({"metadata": {"namespace": "a"}, "spec": {"user": "u", "resourceAttributes": {"namespace": "b"}}});
         assert_eq!(local_subject(&authorizer, &elsewhere, "a").unwrap_err().code, 422);
     }

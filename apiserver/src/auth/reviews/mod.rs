@@ -57,7 +57,9 @@ impl Review {
             Self::SelfSubjectAccess => {
                 (AUTHORIZATION, "selfsubjectaccessreviews", "SelfSubjectAccessReview", Scope::Cluster)
             }
-            Self::SubjectAccess => (AUTHORIZATION, "subjectaccessreviews", "SubjectAccessReview", Scope::Cluster),
+            Self::SubjectAccess => {
+                (AUTHORIZATION, "subjectaccessreviews", "SubjectAccessReview", Scope::Cluster)
+            }
             Self::LocalSubjectAccess => {
                 (AUTHORIZATION, "localsubjectaccessreviews", "LocalSubjectAccessReview", Scope::Namespaced)
             }
@@ -115,12 +117,16 @@ pub(crate) async fn answer(
     let mut whole = Map::new();
     whole.insert("kind".to_owned(), resource.kind.into());
     whole.insert("apiVersion".to_owned(), resource.api_version().into());
-    whole.insert("metadata".to_owned(), object.get("metadata").filter(|m| m.is_object()).cloned().unwrap_or(json!({})));
+    whole.insert(
+        "metadata".to_owned(),
+        object.get("metadata").filter(|m| m.is_object()).cloned().unwrap_or(json!({})),
+    );
     if let Value::Object(fields) = answered {
         whole.extend(fields);
     }
     let form = Form { pretty: form.pretty, ..answer_form };
-    let mut response = respond::value(server.registry.codec(), StatusCode::CREATED, form, &Value::Object(whole))?;
+    let mut response =
+        respond::value(server.registry.codec(), StatusCode::CREATED, form, &Value::Object(whole))?;
     respond::warn(&mut response, context.take_warnings());
     Ok(response)
 }
@@ -182,7 +188,10 @@ mod tests {
         let of = |path: &str| Review::of(&RequestInfo::new(&http::Method::POST, path, &Query::default()));
         let table = [
             ("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", Some(Review::SelfSubjectAccess)),
-            ("/apis/authorization.k8s.io/v1/namespaces/a/localsubjectaccessreviews", Some(Review::LocalSubjectAccess)),
+            (
+                "/apis/authorization.k8s.io/v1/namespaces/a/localsubjectaccessreviews",
+                Some(Review::LocalSubjectAccess),
+            ),
             ("/apis/authorization.k8s.io/v1/localsubjectaccessreviews", None),
             ("/apis/authorization.k8s.io/v1/namespaces/a/subjectaccessreviews", None),
             ("/apis/authorization.k8s.io/v1beta1/subjectaccessreviews", None),

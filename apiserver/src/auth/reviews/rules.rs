@@ -8,7 +8,11 @@ use crate::auth::authorizer::Authorizer;
 use crate::identity::Identity;
 use crate::registry::Refusal;
 
-pub(super) fn self_subject(authorizer: &Authorizer, identity: &Identity, review: &Value) -> Result<Value, Refusal> {
+pub(super) fn self_subject(
+    authorizer: &Authorizer,
+    identity: &Identity,
+    review: &Value,
+) -> Result<Value, Refusal> {
     let namespace = review.get("spec").map(|spec| text(spec, "namespace")).unwrap_or_default();
     if namespace.is_empty() {
         return Err(Status::bad_request("no namespace on request").into());

@@ -46,7 +46,9 @@ pub(crate) fn validate(annotations: &Annotations, spec: &PodSpec, path: &Path) -
         if !container_names(spec).any(|name| name == container) {
             errors.push(Error::invalid(&path, container, "container not found"));
         }
-        if !matches!(profile.as_str(), "" | "runtime/default" | "unconfined") && !profile.starts_with("localhost/") {
+        if !matches!(profile.as_str(), "" | "runtime/default" | "unconfined")
+            && !profile.starts_with("localhost/")
+        {
             let detail = format!("invalid AppArmor profile name: {profile:?}");
             errors.push(Error::invalid(&path, profile.as_str(), &detail));
         }
@@ -85,14 +87,21 @@ pub(crate) fn match_fields(annotations: &Annotations, spec: &PodSpec, path: &Pat
     let context_path = path.child("securityContext");
     if let Some(profile) = pod.and_then(|context| context.seccomp_profile.as_ref()) {
         let annotation = annotations.get(SECCOMP_POD);
-        errors.extend(annotation.and_then(|text| seccomp_mismatch(text, profile, &context_path.child("seccompProfile"))));
+        errors.extend(
+            annotation
+                .and_then(|text| seccomp_mismatch(text, profile, &context_path.child("seccompProfile"))),
+        );
     }
     let containers = || container_names(spec).zip(security_contexts(spec, path));
     for (name, (context, path)) in containers() {
         let profile = context.and_then(|context| context.seccomp_profile.as_ref());
         let annotation = annotations.get(&format!("{SECCOMP_CONTAINER}{name}"));
         if let (Some(profile), Some(text)) = (profile, annotation) {
-            errors.extend(seccomp_mismatch(text, profile, &path.child("securityContext").child("seccompProfile")));
+            errors.extend(seccomp_mismatch(
+                text,
+                profile,
+                &path.child("securityContext").child("seccompProfile"),
+            ));
         }
     }
     if spec.os.as_ref().is_some_and(|os| os.name == "windows") {
@@ -103,14 +112,19 @@ pub(crate) fn match_fields(annotations: &Annotations, spec: &PodSpec, path: &Pat
         let profile = context.and_then(|context| context.app_armor_profile.as_ref()).or(of_pod);
         let annotation = annotations.get(&format!("{APP_ARMOR}{name}"));
         if let (Some(profile), Some(text)) = (profile, annotation) {
-            errors.extend(app_armor_mismatch(text, profile, &path.child("securityContext").child("appArmorProfile")));
+            errors.extend(app_armor_mismatch(
+                text,
+                profile,
+                &path.child("securityContext").child("appArmorProfile"),
+            ));
         }
     }
     errors
 }
 
 fn seccomp_mismatch(text: &str, profile: &SeccompProfile, path: &Path) -> Option<Error> {
-    let wrong_type = || Some(Error::forbidden(&path.child("type"), "seccomp type in annotation and field must match"));
+    let wrong_type =
+        || Some(Error::forbidden(&path.child("type"), "seccomp type in annotation and field must match"));
     match profile.type_.as_str() {
         "Unconfined" if text != "unconfined" => wrong_type(),
         "RuntimeDefault" if !matches!(text, "runtime/default" | "docker/default") => wrong_type(),
@@ -127,7 +141,8 @@ fn seccomp_mismatch(text: &str, profile: &SeccompProfile, path: &Path) -> Option
 }
 
 fn app_armor_mismatch(text: &str, profile: &AppArmorProfile, path: &Path) -> Option<Error> {
-    let wrong_type = || Some(Error::forbidden(&path.child("type"), "apparmor type in annotation and field must match"));
+    let wrong_type =
+        || Some(Error::forbidden(&path.child("type"), "apparmor type in annotation and field must match"));
     match profile.type_.as_str() {
         "Unconfined" if text != "unconfined" => wrong_type(),
         "RuntimeDefault" if text != "runtime/default" => wrong_type(),
@@ -176,17 +191,23 @@ mod tests {
         let mirror = Annotations::from([(MIRROR.to_owned(), "x".to_owned())]);
         assert_eq!(
             messages(&validate(&mirror, &PodSpec::default(), &path)),
-            [r#"metadata.annotations[kubernetes.io/config.mirror]: Invalid value: "x": must set spec.nodeName if mirror pod annotation is set"#]
+            [
+                r#"metadata.annotations[kubernetes.io/config.mirror]: Invalid value: "x": must set spec.nodeName if mirror pod annotation is set"#
+            ]
         );
         assert_eq!(
             messages(&validate_update(&Annotations::new(), &mirror, &path)),
-            ["metadata.annotations[kubernetes.io/config.mirror]: Forbidden: may not remove or update mirror pod annotation"]
+            [
+                "metadata.annotations[kubernetes.io/config.mirror]: Forbidden: may not remove or update mirror pod annotation"
+            ]
         );
     }
 
     #[test]
     fn a_deletion_cost_is_a_plain_number() {
-        for (cost, valid) in [("0", true), ("-7", true), ("+1", false), ("01", false), ("2147483648", false), ("x", false)] {
+        for (cost, valid) in
+            [("0", true), ("-7", true), ("+1", false), ("01", false), ("2147483648", false), ("x", false)]
+        {
             assert_eq!(is_cost(cost), valid, "{cost}");
         }
     }

@@ -55,7 +55,12 @@ pub(crate) fn regular(containers: &[Container], around: &Surroundings<'_>, path:
 }
 
 /// The init containers.
-pub(crate) fn init(containers: &[Container], regular: &[Container], around: &Surroundings<'_>, path: &Path) -> ErrorList {
+pub(crate) fn init(
+    containers: &[Container],
+    regular: &[Container],
+    around: &Surroundings<'_>,
+    path: &Path,
+) -> ErrorList {
     let mut errors = ErrorList::new();
     let mut names: BTreeSet<&String> = regular.iter().map(|container| &container.name).collect();
     for (i, container) in containers.iter().enumerate() {
@@ -123,7 +128,10 @@ pub(crate) fn ephemeral(
             ("resources", has_resources),
             ("resizePolicy", container.resize_policy.as_ref().is_some_and(|policy| !policy.is_empty())),
             ("restartPolicy", container.restart_policy.is_some()),
-            ("restartPolicyRules", container.restart_policy_rules.as_ref().is_some_and(|rules| !rules.is_empty())),
+            (
+                "restartPolicyRules",
+                container.restart_policy_rules.as_ref().is_some_and(|rules| !rules.is_empty()),
+            ),
             ("livenessProbe", container.liveness_probe.is_some()),
             ("readinessProbe", container.readiness_probe.is_some()),
             ("startupProbe", container.startup_probe.is_some()),
@@ -188,7 +196,11 @@ fn common(container: &Container, around: &Surroundings<'_>, path: &Path) -> Erro
     let resize = container.resize_policy.as_deref().unwrap_or_default();
     errors.extend(resize_policies(resize, around.restart_policy, &path.child("resizePolicy")));
     if let Some(context) = &container.security_context {
-        errors.extend(security::container_context(context, around.host_users, &path.child("securityContext")));
+        errors.extend(security::container_context(
+            context,
+            around.host_users,
+            &path.child("securityContext"),
+        ));
     }
     errors
 }
@@ -197,7 +209,12 @@ fn common(container: &Container, around: &Surroundings<'_>, path: &Path) -> Erro
 fn running(container: &Container, around: &Surroundings<'_>, path: &Path) -> ErrorList {
     let mut errors = ErrorList::new();
     if let Some(lifecycle) = &container.lifecycle {
-        errors.extend(probes::lifecycle(lifecycle, around.grace_seconds, around.os, &path.child("lifecycle")));
+        errors.extend(probes::lifecycle(
+            lifecycle,
+            around.grace_seconds,
+            around.os,
+            &path.child("lifecycle"),
+        ));
     }
     for (kind, probe) in [
         (ProbeKind::Liveness, &container.liveness_probe),

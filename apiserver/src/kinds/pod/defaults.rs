@@ -3,7 +3,9 @@
 use serde_json::{Value, json};
 
 use super::resources;
-use crate::kinds::json::{default_value, default_zero, each, flag, integer, is_absent, is_zero, map_at, remove, set, text, within};
+use crate::kinds::json::{
+    default_value, default_zero, each, flag, integer, is_absent, is_zero, map_at, remove, set, text, within,
+};
 
 /// The fields of a Volume that are not sources.
 const VOLUME_NAME: &str = "name";
@@ -107,8 +109,9 @@ fn default_http_get(action: &mut Value) {
 }
 
 fn default_volume(volume: &mut Value) {
-    let has_source =
-        volume.as_object().is_some_and(|map| map.iter().any(|(key, value)| key != VOLUME_NAME && !value.is_null()));
+    let has_source = volume
+        .as_object()
+        .is_some_and(|map| map.iter().any(|(key, value)| key != VOLUME_NAME && !value.is_null()));
     if !has_source {
         set(volume, "emptyDir", json!({}));
     }

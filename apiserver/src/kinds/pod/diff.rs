@@ -126,7 +126,9 @@ fn matches(a: &[&str], b: &[&str]) -> Vec<Match> {
     let mut joined: Vec<Match> = Vec::new();
     for next in found {
         match joined.last_mut() {
-            Some(last) if last.a + last.length == next.a && last.b + last.length == next.b => last.length += next.length,
+            Some(last) if last.a + last.length == next.a && last.b + last.length == next.b => {
+                last.length += next.length
+            }
             _ => joined.push(next),
         }
     }

@@ -1,6 +1,8 @@
 //! Environment variables of containers, and references to fields and resources.
 
-use k8s_openapi::api::core::v1::{EnvFromSource, EnvVar, EnvVarSource, ObjectFieldSelector, ResourceFieldSelector};
+use k8s_openapi::api::core::v1::{
+    EnvFromSource, EnvVar, EnvVarSource, ObjectFieldSelector, ResourceFieldSelector,
+};
 use wherry_machinery::field::{Error, ErrorList, Path};
 use wherry_machinery::names;
 
@@ -40,7 +42,11 @@ pub(crate) fn variables(variables: &[EnvVar], path: &Path) -> ErrorList {
         if variable.name.is_empty() {
             errors.push(Error::required(&path.child("name"), ""));
         } else {
-            errors.extend(invalid_each(&path.child("name"), &variable.name, names::env_var_name(&variable.name)));
+            errors.extend(invalid_each(
+                &path.child("name"),
+                &variable.name,
+                names::env_var_name(&variable.name),
+            ));
         }
         if let Some(source) = &variable.value_from {
             errors.extend(value_source(source, s(&variable.value), &path.child("valueFrom")));
@@ -74,7 +80,11 @@ fn value_source(source: &EnvVarSource, value: &str, path: &Path) -> ErrorList {
         if reference.key.is_empty() {
             errors.push(Error::required(&path.child("key"), ""));
         } else {
-            errors.extend(invalid_each(&path.child("key"), &reference.key, names::env_var_name(&reference.key)));
+            errors.extend(invalid_each(
+                &path.child("key"),
+                &reference.key,
+                names::env_var_name(&reference.key),
+            ));
         }
         if reference.volume_name.is_empty() {
             errors.push(Error::required(&path.child("volumeName"), ""));
@@ -122,7 +132,11 @@ pub(crate) fn sources(sources: &[EnvFromSource], path: &Path) -> ErrorList {
             if name.is_empty() {
                 errors.push(Error::required(&path, ""));
             } else {
-                errors.extend(invalid_each(&path, name, names::dns1123_subdomain(&names::mask_trailing_dash(name))));
+                errors.extend(invalid_each(
+                    &path,
+                    name,
+                    names::dns1123_subdomain(&names::mask_trailing_dash(name)),
+                ));
             }
         }
         // Kubernetes reports these at the list.
@@ -210,7 +224,8 @@ pub(crate) enum Holder {
 pub(crate) fn resource_ref(reference: &ResourceFieldSelector, holder: Holder, path: &Path) -> ErrorList {
     let mut errors = ErrorList::new();
     let resource = reference.resource.as_str();
-    let is_huge_pages = resource.starts_with("requests.hugepages-") || resource.starts_with("limits.hugepages-");
+    let is_huge_pages =
+        resource.starts_with("requests.hugepages-") || resource.starts_with("limits.hugepages-");
     if holder == Holder::Volume && s(&reference.container_name).is_empty() {
         errors.push(Error::required(&path.child("containerName"), ""));
     } else if resource.is_empty() {
@@ -241,7 +256,9 @@ mod tests {
             ),
             (
                 json!([{"name": "A", "value": "x", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}}}]),
-                vec![r#"env[0].valueFrom: Invalid value: "": may not be specified when `value` is not empty"#],
+                vec![
+                    r#"env[0].valueFrom: Invalid value: "": may not be specified when `value` is not empty"#,
+                ],
             ),
             (
                 json!([{"name": "A", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.labels['a']"}}}]),

@@ -180,9 +180,11 @@ fn fields_of(type_name: &str) -> &'static [Field] {
             ("SecretRef", "secretRef", Pointer("OptionalReference")),
         ],
         "OptionalReference" => &[("Name", "name", Text), ("Optional", "optional", Optional)],
-        "EnvVar" => {
-            &[("Name", "name", Text), ("Value", "value", Text), ("ValueFrom", "valueFrom", Pointer("EnvVarSource"))]
-        }
+        "EnvVar" => &[
+            ("Name", "name", Text),
+            ("Value", "value", Text),
+            ("ValueFrom", "valueFrom", Pointer("EnvVarSource")),
+        ],
         "EnvVarSource" => &[
             ("FieldRef", "fieldRef", Pointer("ObjectFieldSelector")),
             ("ResourceFieldRef", "resourceFieldRef", Pointer("ResourceFieldSelector")),
@@ -191,9 +193,11 @@ fn fields_of(type_name: &str) -> &'static [Field] {
             ("FileKeyRef", "fileKeyRef", Pointer("FileKeySelector")),
         ],
         "ObjectFieldSelector" => &[("APIVersion", "apiVersion", Text), ("FieldPath", "fieldPath", Text)],
-        "ResourceFieldSelector" => {
-            &[("ContainerName", "containerName", Text), ("Resource", "resource", Text), ("Divisor", "divisor", Text)]
-        }
+        "ResourceFieldSelector" => &[
+            ("ContainerName", "containerName", Text),
+            ("Resource", "resource", Text),
+            ("Divisor", "divisor", Text),
+        ],
         "KeySelector" => &[("Name", "name", Text), ("Key", "key", Text), ("Optional", "optional", Optional)],
         "FileKeySelector" => &[
             ("VolumeName", "volumeName", Text),
@@ -207,11 +211,16 @@ fn fields_of(type_name: &str) -> &'static [Field] {
             ("Claims", "claims", List("ResourceClaim")),
         ],
         "ResourceClaim" => &[("Name", "name", Text), ("Request", "request", Text)],
-        "ContainerResizePolicy" => &[("ResourceName", "resourceName", Text), ("RestartPolicy", "restartPolicy", Text)],
-        "ContainerRestartRule" => {
-            &[("Action", "action", Text), ("ExitCodes", "exitCodes", Pointer("ContainerRestartRuleOnExitCodes"))]
+        "ContainerResizePolicy" => {
+            &[("ResourceName", "resourceName", Text), ("RestartPolicy", "restartPolicy", Text)]
         }
-        "ContainerRestartRuleOnExitCodes" => &[("Operator", "operator", Text), ("Values", "values", Optional)],
+        "ContainerRestartRule" => &[
+            ("Action", "action", Text),
+            ("ExitCodes", "exitCodes", Pointer("ContainerRestartRuleOnExitCodes")),
+        ],
+        "ContainerRestartRuleOnExitCodes" => {
+            &[("Operator", "operator", Text), ("Values", "values", Optional)]
+        }
         "VolumeMount" => &[
             ("Name", "name", Text),
             ("ReadOnly", "readOnly", Flag),
@@ -272,9 +281,12 @@ fn fields_of(type_name: &str) -> &'static [Field] {
             ("AppArmorProfile", "appArmorProfile", Pointer("AppArmorProfile")),
         ],
         "Capabilities" => &[("Add", "add", Optional), ("Drop", "drop", Optional)],
-        "SELinuxOptions" => {
-            &[("User", "user", Text), ("Role", "role", Text), ("Type", "type", Text), ("Level", "level", Text)]
-        }
+        "SELinuxOptions" => &[
+            ("User", "user", Text),
+            ("Role", "role", Text),
+            ("Type", "type", Text),
+            ("Level", "level", Text),
+        ],
         "WindowsSecurityContextOptions" => &[
             ("GMSACredentialSpecName", "gmsaCredentialSpecName", Optional),
             ("GMSACredentialSpec", "gmsaCredentialSpec", Optional),
@@ -299,8 +311,12 @@ fn fields_of(type_name: &str) -> &'static [Field] {
             ("Optional", "optional", Optional),
         ],
         "KeyToPath" => &[("Key", "key", Text), ("Path", "path", Text), ("Mode", "mode", Optional)],
-        "NFSVolumeSource" => &[("Server", "server", Text), ("Path", "path", Text), ("ReadOnly", "readOnly", Flag)],
-        "PersistentVolumeClaimVolumeSource" => &[("ClaimName", "claimName", Text), ("ReadOnly", "readOnly", Flag)],
+        "NFSVolumeSource" => {
+            &[("Server", "server", Text), ("Path", "path", Text), ("ReadOnly", "readOnly", Flag)]
+        }
+        "PersistentVolumeClaimVolumeSource" => {
+            &[("ClaimName", "claimName", Text), ("ReadOnly", "readOnly", Flag)]
+        }
         "DownwardAPIVolumeSource" => {
             &[("Items", "items", List("DownwardAPIVolumeFile")), ("DefaultMode", "defaultMode", Optional)]
         }
@@ -321,9 +337,11 @@ fn fields_of(type_name: &str) -> &'static [Field] {
             ("ClusterTrustBundle", "clusterTrustBundle", Other),
             ("PodCertificate", "podCertificate", Other),
         ],
-        "ItemsProjection" => {
-            &[("Name", "name", Text), ("Items", "items", List("KeyToPath")), ("Optional", "optional", Optional)]
-        }
+        "ItemsProjection" => &[
+            ("Name", "name", Text),
+            ("Items", "items", List("KeyToPath")),
+            ("Optional", "optional", Optional),
+        ],
         "DownwardAPIProjection" => &[("Items", "items", List("DownwardAPIVolumeFile"))],
         "ServiceAccountTokenProjection" => &[
             ("Audience", "audience", Text),
@@ -565,7 +583,9 @@ fn with_host_fields(spec: &Value) -> Value {
     let mut spec = spec.clone();
     let host: Map<String, Value> = HOST_FIELDS
         .iter()
-        .filter_map(|field| Some(((*field).to_owned(), spec.get(*field).filter(|value| !value.is_null())?.clone())))
+        .filter_map(|field| {
+            Some(((*field).to_owned(), spec.get(*field).filter(|value| !value.is_null())?.clone()))
+        })
         .collect();
     if let Some(map) = spec.as_object_mut()
         && (!host.is_empty() || map.contains_key("securityContext"))

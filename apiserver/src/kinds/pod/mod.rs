@@ -218,7 +218,11 @@ fn through_subresource(object: &Value, old: &Value, check: fn(&Value, &Value) ->
         Ok(spec) => validate_pod(&spec, object),
         Err(errors) => return errors,
     };
-    errors.extend(annotations::validate_update(&update::annotations_of(object), &update::annotations_of(old), &path));
+    errors.extend(annotations::validate_update(
+        &update::annotations_of(object),
+        &update::annotations_of(old),
+        &path,
+    ));
     errors.extend(check(object, old));
     errors
 }

@@ -77,7 +77,12 @@ pub(crate) fn probe(probe: &Probe, kind: ProbeKind, grace_seconds: Option<i64>, 
 }
 
 /// The hooks of a container.
-pub(crate) fn lifecycle(lifecycle: &Lifecycle, grace_seconds: Option<i64>, os: &str, path: &Path) -> ErrorList {
+pub(crate) fn lifecycle(
+    lifecycle: &Lifecycle,
+    grace_seconds: Option<i64>,
+    os: &str,
+    path: &Path,
+) -> ErrorList {
     let mut errors = ErrorList::new();
     for (field, hook) in [("postStart", &lifecycle.post_start), ("preStop", &lifecycle.pre_stop)] {
         if let Some(hook) = hook {
@@ -112,10 +117,42 @@ fn stop_signal(signal: &str, os: &str, path: &Path) -> ErrorList {
 
 /// The named signals of Linux, sorted; real-time signals come on top.
 const LINUX_SIGNALS: &[&str] = &[
-    "SIGABRT", "SIGALRM", "SIGBUS", "SIGCHLD", "SIGCLD", "SIGCONT", "SIGFPE", "SIGHUP", "SIGILL", "SIGINT", "SIGIO",
-    "SIGIOT", "SIGKILL", "SIGPIPE", "SIGPOLL", "SIGPROF", "SIGPWR", "SIGQUIT", "SIGRTMAX", "SIGRTMIN", "SIGSEGV",
-    "SIGSTKFLT", "SIGSTOP", "SIGSYS", "SIGTERM", "SIGTRAP", "SIGTSTP", "SIGTTIN", "SIGTTOU", "SIGURG", "SIGUSR1",
-    "SIGUSR2", "SIGVTALRM", "SIGWINCH", "SIGXCPU", "SIGXFSZ",
+    "SIGABRT",
+    "SIGALRM",
+    "SIGBUS",
+    "SIGCHLD",
+    "SIGCLD",
+    "SIGCONT",
+    "SIGFPE",
+    "SIGHUP",
+    "SIGILL",
+    "SIGINT",
+    "SIGIO",
+    "SIGIOT",
+    "SIGKILL",
+    "SIGPIPE",
+    "SIGPOLL",
+    "SIGPROF",
+    "SIGPWR",
+    "SIGQUIT",
+    "SIGRTMAX",
+    "SIGRTMIN",
+    "SIGSEGV",
+    "SIGSTKFLT",
+    "SIGSTOP",
+    "SIGSYS",
+    "SIGTERM",
+    "SIGTRAP",
+    "SIGTSTP",
+    "SIGTTIN",
+    "SIGTTOU",
+    "SIGURG",
+    "SIGUSR1",
+    "SIGUSR2",
+    "SIGVTALRM",
+    "SIGWINCH",
+    "SIGXCPU",
+    "SIGXFSZ",
 ];
 
 fn is_linux_signal(signal: &str) -> bool {
@@ -180,7 +217,8 @@ fn http_get(action: &HTTPGetAction, path: &Path) -> ErrorList {
 fn sleep(seconds: i64, grace_seconds: Option<i64>, path: &Path) -> ErrorList {
     match grace_seconds {
         Some(grace) if !(0..=grace).contains(&seconds) => {
-            let detail = format!("must be non-negative and less than terminationGracePeriodSeconds ({grace})");
+            let detail =
+                format!("must be non-negative and less than terminationGracePeriodSeconds ({grace})");
             vec![Error::invalid(path, seconds, &detail)]
         }
         _ => ErrorList::new(),
@@ -197,7 +235,11 @@ mod tests {
     #[test]
     fn a_probe_needs_exactly_one_handler_and_valid_numbers() {
         let table = [
-            (ProbeKind::Liveness, json!({"successThreshold": 1}), vec!["p: Required value: must specify a handler type"]),
+            (
+                ProbeKind::Liveness,
+                json!({"successThreshold": 1}),
+                vec!["p: Required value: must specify a handler type"],
+            ),
             (
                 ProbeKind::Readiness,
                 json!({"httpGet": {"port": 0, "path": "/", "scheme": "HTTP"}, "tcpSocket": {"port": 1}, "timeoutSeconds": -1}),
@@ -224,7 +266,9 @@ mod tests {
         let hook: Lifecycle = serde_json::from_value(json!({"preStop": {"sleep": {"seconds": 31}}})).unwrap();
         assert_eq!(
             messages(&lifecycle(&hook, Some(30), "", &Path::new("lifecycle"))),
-            ["lifecycle.preStop.sleep: Invalid value: 31: must be non-negative and less than terminationGracePeriodSeconds (30)"]
+            [
+                "lifecycle.preStop.sleep: Invalid value: 31: must be non-negative and less than terminationGracePeriodSeconds (30)"
+            ]
         );
     }
 }

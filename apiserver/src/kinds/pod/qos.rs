@@ -10,7 +10,8 @@ use crate::kinds::json::list;
 
 /// `Guaranteed`, `Burstable` or `BestEffort`.
 pub(crate) fn class(spec: &Value) -> &'static str {
-    let pod_level = spec.get("resources").filter(|r| r.pointer("/requests").is_some() || r.pointer("/limits").is_some());
+    let pod_level =
+        spec.get("resources").filter(|r| r.pointer("/requests").is_some() || r.pointer("/limits").is_some());
     let holders: Vec<&Value> = match pod_level {
         Some(resources) => vec![resources],
         None => ["/containers", "/initContainers"]
@@ -60,7 +61,10 @@ mod tests {
             (json!({"containers": [{}]}), "BestEffort"),
             (json!({"containers": [{"resources": {"limits": full, "requests": full}}]}), "Guaranteed"),
             (json!({"containers": [{"resources": {"limits": full, "requests": full}}, {}]}), "Burstable"),
-            (json!({"containers": [{"resources": {"limits": full, "requests": {"cpu": "500m", "memory": "1Gi"}}}]}), "Burstable"),
+            (
+                json!({"containers": [{"resources": {"limits": full, "requests": {"cpu": "500m", "memory": "1Gi"}}}]}),
+                "Burstable",
+            ),
             (json!({"containers": [{"resources": {"requests": {"cpu": "1"}}}]}), "Burstable"),
         ];
         for (spec, expected) in table {

@@ -19,7 +19,8 @@ pub(crate) fn prepare(pod: &mut Value, old: &Value) {
     for field in ["containers", "initContainers"] {
         let sent = list(&sent, &format!("/{field}")).to_vec();
         each(spec, field, |container| {
-            if let Some(wanted) = sent.iter().find(|wanted| text(wanted, "/name") == text(container, "/name")) {
+            if let Some(wanted) = sent.iter().find(|wanted| text(wanted, "/name") == text(container, "/name"))
+            {
                 for part in ["resources", "resizePolicy"] {
                     carry_over(container, part, wanted);
                 }
@@ -57,7 +58,8 @@ pub(crate) fn validate(pod: &Value, old: &Value) -> ErrorList {
                 (_, true) => "only cpu and memory resources for sidecar containers are mutable",
                 (_, false) => "resources for non-sidecar init containers are immutable",
             };
-            let compared = if field == "containers" || is_sidecar { with_old_amounts(new, old) } else { new.clone() };
+            let compared =
+                if field == "containers" || is_sidecar { with_old_amounts(new, old) } else { new.clone() };
             if !internal_form::equal("Container", &compared, old) {
                 errors.push(Error::forbidden(&path, detail));
             }

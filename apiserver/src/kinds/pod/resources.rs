@@ -81,7 +81,8 @@ pub(crate) fn default_pod_level(spec: &mut Value) {
             let container_limits: Vec<Quantity> =
                 containers.iter().filter_map(|c| amount_at(c, "limits", name)).collect();
             if !limits.contains_key(name) && container_limits.len() == containers.len() {
-                let sum = container_limits.iter().fold(Quantity::zero(), |sum, limit| sum.saturating_add(limit));
+                let sum =
+                    container_limits.iter().fold(Quantity::zero(), |sum, limit| sum.saturating_add(limit));
                 limits.insert(name.to_owned(), sum.to_string().into());
             }
         }
@@ -170,7 +171,9 @@ fn is_overcommit_allowed(name: &str) -> bool {
 }
 
 fn is_extended(name: &str) -> bool {
-    !is_native(name) && !name.starts_with("requests.") && names::qualified_name(&format!("requests.{name}")).is_empty()
+    !is_native(name)
+        && !name.starts_with("requests.")
+        && names::qualified_name(&format!("requests.{name}")).is_empty()
 }
 
 fn is_pod_level(name: &str) -> bool {
@@ -281,7 +284,12 @@ pub(crate) enum Level {
 pub(crate) type ClaimNames = BTreeSet<String>;
 
 /// Limits and requests.
-pub(crate) fn requirements(resources: &ResourceRequirements, level: Level, claims: &ClaimNames, path: &Path) -> ErrorList {
+pub(crate) fn requirements(
+    resources: &ResourceRequirements,
+    level: Level,
+    claims: &ClaimNames,
+    path: &Path,
+) -> ErrorList {
     let mut errors = ErrorList::new();
     let check_name = match level {
         Level::Container => container_resource_name,
@@ -321,7 +329,11 @@ pub(crate) fn requirements(resources: &ResourceRequirements, level: Level, claim
     if any(is_huge_pages) && !any(|name| matches!(name, "cpu" | "memory")) {
         errors.push(Error::forbidden(path, "HugePages require cpu or memory"));
     }
-    errors.extend(claim_names(resources.claims.as_deref().unwrap_or_default(), claims, &path.child("claims")));
+    errors.extend(claim_names(
+        resources.claims.as_deref().unwrap_or_default(),
+        claims,
+        &path.child("claims"),
+    ));
     errors
 }
 
@@ -344,7 +356,9 @@ fn claim_names(claims: &[ResourceClaim], pod_claims: &ClaimNames, path: &Path) -
                 key = format!("{key}/{request}");
             }
             let prefix = format!("{}/", claim.name);
-            if seen.contains(&key) || (request.is_empty() && seen.iter().any(|other| other.starts_with(&prefix))) {
+            if seen.contains(&key)
+                || (request.is_empty() && seen.iter().any(|other| other.starts_with(&prefix)))
+            {
                 errors.push(Error::duplicate(&path, key.as_str()));
             }
             seen.insert(key);
@@ -375,7 +389,8 @@ pub(crate) fn pod_level(spec: &PodSpec, claims: &ClaimNames, path: &Path) -> Err
     let Some(resources) = &spec.resources else { return ErrorList::new() };
     let mut errors = ErrorList::new();
     if resources.claims.is_some() {
-        errors.push(Error::forbidden(&path.child("claims"), "claims cannot be set for Resources at pod-level"));
+        errors
+            .push(Error::forbidden(&path.child("claims"), "claims cannot be set for Resources at pod-level"));
     }
     errors.extend(requirements(resources, Level::Pod, claims, path));
     let nothing = Amounts::new();
@@ -409,8 +424,10 @@ fn limits_of(container: &Container) -> impl Iterator<Item = (&String, &Amount)> 
 
 /// The divisor of a resource reference must be one of the usual units.
 pub(crate) fn divisor(resource: &str, divisor: Option<&Amount>, path: &Path) -> ErrorList {
-    const BYTES: &[&str] = &["1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei"];
-    let quantity = divisor.map_or_else(|| Quantity::from_value(0, Format::DecimalSi), |amount| parsed(&amount.0));
+    const BYTES: &[&str] =
+        &["1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei"];
+    let quantity =
+        divisor.map_or_else(|| Quantity::from_value(0, Format::DecimalSi), |amount| parsed(&amount.0));
     if quantity.is_zero() {
         return ErrorList::new();
     }
@@ -418,7 +435,9 @@ pub(crate) fn divisor(resource: &str, divisor: Option<&Amount>, path: &Path) -> 
         "limits.cpu" | "requests.cpu" => "cpu",
         "limits.memory" | "requests.memory" => "memory",
         "limits.ephemeral-storage" | "requests.ephemeral-storage" => "local ephemeral storage",
-        _ if resource.starts_with("limits.hugepages-") || resource.starts_with("requests.hugepages-") => "hugepages",
+        _ if resource.starts_with("limits.hugepages-") || resource.starts_with("requests.hugepages-") => {
+            "hugepages"
+        }
         _ => return ErrorList::new(),
     };
     let units: &[&str] = if kind == "cpu" { &["1m", "1"] } else { BYTES };
@@ -454,11 +473,15 @@ mod tests {
         let table = [
             (
                 json!({"limits": {"cpu": "1"}, "requests": {"cpu": "2"}}),
-                vec![r#"resources.requests: Invalid value: "2": must be less than or equal to cpu limit of 1"#],
+                vec![
+                    r#"resources.requests: Invalid value: "2": must be less than or equal to cpu limit of 1"#,
+                ],
             ),
             (
                 json!({"limits": {"example.org/gpu": "1"}, "requests": {"example.org/gpu": "2"}}),
-                vec![r#"resources.requests: Invalid value: "2": must be equal to example.org/gpu limit of 1"#],
+                vec![
+                    r#"resources.requests: Invalid value: "2": must be equal to example.org/gpu limit of 1"#,
+                ],
             ),
             (
                 json!({"requests": {"example.org/gpu": "2"}}),
@@ -466,17 +489,23 @@ mod tests {
             ),
             (
                 json!({"limits": {"storage": "1"}}),
-                vec![r#"resources.limits[storage]: Invalid value: "storage": must be a standard resource for containers"#],
+                vec![
+                    r#"resources.limits[storage]: Invalid value: "storage": must be a standard resource for containers"#,
+                ],
             ),
             (
                 json!({"limits": {"memory": "-1"}}),
                 vec![r#"resources.limits[memory]: Invalid value: "-1": must be greater than or equal to 0"#],
             ),
-            (json!({"limits": {"hugepages-2Mi": "2Mi"}}), vec!["resources: Forbidden: HugePages require cpu or memory"]),
+            (
+                json!({"limits": {"hugepages-2Mi": "2Mi"}}),
+                vec!["resources: Forbidden: HugePages require cpu or memory"],
+            ),
         ];
         for (resources, expected) in table {
             let resources = serde_json::from_value(resources).unwrap();
-            let errors = requirements(&resources, Level::Container, &ClaimNames::new(), &Path::new("resources"));
+            let errors =
+                requirements(&resources, Level::Container, &ClaimNames::new(), &Path::new("resources"));
             assert_eq!(messages(&errors), expected);
         }
     }

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::{
-    Affinity, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PodAffinityTerm, PodSchedulingGate,
-    Toleration, TopologySpreadConstraint, WeightedPodAffinityTerm,
+    Affinity, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PodAffinityTerm,
+    PodSchedulingGate, Toleration, TopologySpreadConstraint, WeightedPodAffinityTerm,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use wherry_machinery::field::{Error, ErrorList, Path};
@@ -42,7 +42,9 @@ pub(crate) fn affinity(affinity: &Affinity, path: &Path) -> ErrorList {
         for (i, term) in required.iter().flatten().enumerate() {
             errors.extend(pod_term(term, &path.child(REQUIRED).index(i)));
         }
-        for (i, WeightedPodAffinityTerm { pod_affinity_term, weight }) in preferred.iter().flatten().enumerate() {
+        for (i, WeightedPodAffinityTerm { pod_affinity_term, weight }) in
+            preferred.iter().flatten().enumerate()
+        {
             let path = path.child(PREFERRED).index(i);
             errors.extend(weight_range(*weight, &path.child("weight")));
             errors.extend(pod_term(pod_affinity_term, &path.child("podAffinityTerm")));
@@ -99,14 +101,18 @@ fn node_requirement(requirement: &NodeSelectorRequirement, check: Values, path: 
     let values_path = path.child("values");
     match requirement.operator.as_str() {
         "In" | "NotIn" if values.is_empty() => {
-            errors.push(Error::required(&values_path, "must be specified when `operator` is 'In' or 'NotIn'"));
+            errors
+                .push(Error::required(&values_path, "must be specified when `operator` is 'In' or 'NotIn'"));
         }
         "Exists" | "DoesNotExist" if !values.is_empty() => {
             let detail = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
             errors.push(Error::forbidden(&values_path, detail));
         }
         "Gt" | "Lt" if values.len() != 1 => {
-            errors.push(Error::required(&values_path, "must be specified single value when `operator` is 'Lt' or 'Gt'"));
+            errors.push(Error::required(
+                &values_path,
+                "must be specified single value when `operator` is 'Lt' or 'Gt'",
+            ));
         }
         "In" | "NotIn" | "Exists" | "DoesNotExist" | "Gt" | "Lt" => {}
         other => errors.push(Error::invalid(&path.child("operator"), other, "not a valid selector operator")),
@@ -133,7 +139,11 @@ fn node_field(requirement: &NodeSelectorRequirement, path: &Path) -> ErrorList {
     }
     if requirement.key == "metadata.name" {
         for (i, value) in values.iter().enumerate() {
-            errors.extend(invalid_each(&path.child("values").index(i), value, names::dns1123_subdomain(value)));
+            errors.extend(invalid_each(
+                &path.child("values").index(i),
+                value,
+                names::dns1123_subdomain(value),
+            ));
         }
     } else {
         let detail = "not a valid field selector key";
@@ -174,7 +184,8 @@ fn label_keys(term: &PodAffinityTerm, path: &Path) -> ErrorList {
         }
     }
     if let Some(selector) = &term.label_selector {
-        let mut seen: BTreeSet<&String> = selector.match_labels.iter().flat_map(|labels| labels.keys()).collect();
+        let mut seen: BTreeSet<&String> =
+            selector.match_labels.iter().flat_map(|labels| labels.keys()).collect();
         for expression in selector.match_expressions.iter().flatten() {
             let at = matched.iter().rposition(|key| *key == expression.key);
             if let Some(i) = at.filter(|_| seen.contains(&expression.key)) {
@@ -220,7 +231,11 @@ pub(crate) fn tolerations(tolerations: &[Toleration], path: &Path) -> ErrorList 
                 }
             }
             "Exists" if !value.is_empty() => {
-                errors.push(Error::invalid(&operator_path, value, "value must be empty when `operator` is 'Exists'"));
+                errors.push(Error::invalid(
+                    &operator_path,
+                    value,
+                    "value must be empty when `operator` is 'Exists'",
+                ));
             }
             "Exists" => {}
             other => errors.push(Error::not_supported(&operator_path, other, OPERATORS)),
@@ -273,7 +288,8 @@ pub(crate) fn topology_spread(constraints: &[TopologySpreadConstraint], path: &P
                 errors.push(Error::invalid(&path, domains, NOT_POSITIVE));
             }
             if action != "DoNotSchedule" {
-                let detail = format!("can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {action}");
+                let detail =
+                    format!("can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {action}");
                 errors.push(Error::invalid(&path, domains, &detail));
             }
         }
@@ -286,7 +302,11 @@ pub(crate) fn topology_spread(constraints: &[TopologySpreadConstraint], path: &P
             }
         }
         let keys = constraint.match_label_keys.as_deref().unwrap_or_default();
-        errors.extend(spread_label_keys(keys, constraint.label_selector.as_ref(), &path.child("matchLabelKeys")));
+        errors.extend(spread_label_keys(
+            keys,
+            constraint.label_selector.as_ref(),
+            &path.child("matchLabelKeys"),
+        ));
         errors.extend(label_selector(constraint.label_selector.as_ref(), &path.child("labelSelector")));
     }
     errors
@@ -300,7 +320,9 @@ fn spread_label_keys(keys: &[String], selector: Option<&LabelSelector>, path: &P
     let selected: BTreeSet<&String> = match selector {
         Some(selector) => {
             let labels = selector.match_labels.iter().flat_map(|labels| labels.keys());
-            labels.chain(selector.match_expressions.iter().flatten().map(|expression| &expression.key)).collect()
+            labels
+                .chain(selector.match_expressions.iter().flatten().map(|expression| &expression.key))
+                .collect()
         }
         None => {
             errors.push(Error::forbidden(path, "must not be specified when labelSelector is not set"));
@@ -327,7 +349,10 @@ mod tests {
     #[test]
     fn tolerations_are_checked_by_operator() {
         let table = [
-            (json!({"key": "a", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 3}), vec![]),
+            (
+                json!({"key": "a", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 3}),
+                vec![],
+            ),
             (
                 json!({"operator": "Equal"}),
                 vec![

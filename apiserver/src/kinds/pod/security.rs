@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::{
-    AppArmorProfile, PodSecurityContext, PodSpec, SeccompProfile, SecurityContext, WindowsSecurityContextOptions,
+    AppArmorProfile, PodSecurityContext, PodSpec, SeccompProfile, SecurityContext,
+    WindowsSecurityContextOptions,
 };
 use serde_json::json;
 use wherry_machinery::field::{Error, ErrorList, Path};
@@ -66,7 +67,8 @@ fn sysctls(context: &PodSecurityContext, spec: &PodSpec, path: &Path) -> ErrorLi
         if name.is_empty() {
             errors.push(Error::required(&path, ""));
         } else if !is_sysctl_name(name) {
-            let detail = format!("must have at most {MAX_SYSCTL_BYTES} characters and match regex {SYSCTL_FORMAT}");
+            let detail =
+                format!("must have at most {MAX_SYSCTL_BYTES} characters and match regex {SYSCTL_FORMAT}");
             errors.push(Error::invalid(&path, name, &detail));
         } else if seen.contains(name) {
             errors.push(Error::duplicate(&path, name));
@@ -83,7 +85,8 @@ fn sysctls(context: &PodSecurityContext, spec: &PodSpec, path: &Path) -> ErrorLi
 }
 
 fn is_ipc_sysctl(name: &str) -> bool {
-    name == "kernel.sem" || ["kernel.shm", "kernel.msg", "fs.mqueue."].iter().any(|prefix| name.starts_with(prefix))
+    name == "kernel.sem"
+        || ["kernel.shm", "kernel.msg", "fs.mqueue."].iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// Segments of lower-case letters, digits, `-` and `_`, divided by dots or slashes.
@@ -146,7 +149,9 @@ fn seccomp(profile: Option<&SeccompProfile>, path: &Path) -> ErrorList {
     }
     let local = path.child("localhostProfile");
     match (kind, profile.localhost_profile.as_deref()) {
-        ("Localhost", None) => errors.push(Error::required(&local, "must be set when seccomp type is Localhost")),
+        ("Localhost", None) => {
+            errors.push(Error::required(&local, "must be set when seccomp type is Localhost"))
+        }
         ("Localhost", Some(file)) => errors.extend(local_path(file, &local)),
         (_, Some(_)) => {
             let printed = internal_form::print("SeccompProfile", &json!(profile));
@@ -180,7 +185,9 @@ fn app_armor(profile: Option<&AppArmorProfile>, path: &Path) -> ErrorList {
             errors.push(Error::invalid(&local, name, "can only be set when AppArmor type is Localhost"));
         }
         ("RuntimeDefault" | "Unconfined", None) => {}
-        ("", _) => errors.push(Error::required(&path.child("type"), "type is required when appArmorProfile is set")),
+        ("", _) => {
+            errors.push(Error::required(&path.child("type"), "type is required when appArmorProfile is set"))
+        }
         (other, _) => errors.push(Error::not_supported(&path.child("type"), other, PROFILE_TYPES)),
     }
     errors
@@ -269,7 +276,8 @@ fn is_windows_dns(domain: &str) -> bool {
 
 /// HostProcess containers of Windows: all or none, and on the host's network.
 pub(crate) fn host_process(spec: &PodSpec, path: &Path) -> ErrorList {
-    let wanted = |options: Option<&WindowsSecurityContextOptions>| options.and_then(|options| options.host_process);
+    let wanted =
+        |options: Option<&WindowsSecurityContextOptions>| options.and_then(|options| options.host_process);
     let of_pod = wanted(spec.security_context.as_ref().and_then(|context| context.windows_options.as_ref()));
     let mut errors = ErrorList::new();
     let (mut containers, mut host_process) = (0, 0);
@@ -280,7 +288,8 @@ pub(crate) fn host_process(spec: &PodSpec, path: &Path) -> ErrorList {
             && of_pod != own
         {
             let path = path.child("securityContext").child("windowsOptions").child("hostProcess");
-            let detail = format!("pod hostProcess value must be identical if both are specified, was {of_pod}");
+            let detail =
+                format!("pod hostProcess value must be identical if both are specified, was {of_pod}");
             errors.push(Error::invalid(&path, own, &detail));
         }
         if own.or(of_pod) == Some(true) {
@@ -408,7 +417,10 @@ mod tests {
     #[test]
     fn profiles_name_a_file_only_when_it_is_on_the_node() {
         let table = [
-            (json!({"type": "Localhost"}), vec!["p.localhostProfile: Required value: must be set when seccomp type is Localhost"]),
+            (
+                json!({"type": "Localhost"}),
+                vec!["p.localhostProfile: Required value: must be set when seccomp type is Localhost"],
+            ),
             (
                 json!({"type": "RuntimeDefault", "localhostProfile": "a"}),
                 vec![
@@ -417,7 +429,9 @@ mod tests {
             ),
             (
                 json!({"type": "Odd"}),
-                vec![r#"p.type: Unsupported value: "Odd": supported values: "Localhost", "RuntimeDefault", "Unconfined""#],
+                vec![
+                    r#"p.type: Unsupported value: "Odd": supported values: "Localhost", "RuntimeDefault", "Unconfined""#,
+                ],
             ),
         ];
         for (profile, expected) in table {

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::core::v1::{Container, EphemeralContainer, HostAlias, PodDNSConfig, PodResourceClaim, PodSpec, SecurityContext};
+use k8s_openapi::api::core::v1::{
+    Container, EphemeralContainer, HostAlias, PodDNSConfig, PodResourceClaim, PodSpec, SecurityContext,
+};
 use serde_json::json;
 use wherry_machinery::field::{Error, ErrorList, Path};
 use wherry_machinery::names;
@@ -82,15 +84,25 @@ pub(crate) fn as_container(ephemeral: &EphemeralContainer) -> Container {
 }
 
 /// The security contexts of all containers, init containers first, with the containers' paths.
-pub(crate) fn security_contexts<'a>(spec: &'a PodSpec, path: &Path) -> Vec<(Option<&'a SecurityContext>, Path)> {
+pub(crate) fn security_contexts<'a>(
+    spec: &'a PodSpec,
+    path: &Path,
+) -> Vec<(Option<&'a SecurityContext>, Path)> {
     let of = |field: &'static str| {
         let path = path.child(field);
         move |i: usize| path.index(i)
     };
     let (init, regular, ephemeral) = (of("initContainers"), of("containers"), of("ephemeralContainers"));
     let mut contexts = Vec::new();
-    contexts.extend(spec.init_containers.iter().flatten().enumerate().map(|(i, c)| (c.security_context.as_ref(), init(i))));
-    contexts.extend(spec.containers.iter().enumerate().map(|(i, c)| (c.security_context.as_ref(), regular(i))));
+    contexts.extend(
+        spec.init_containers
+            .iter()
+            .flatten()
+            .enumerate()
+            .map(|(i, c)| (c.security_context.as_ref(), init(i))),
+    );
+    contexts
+        .extend(spec.containers.iter().enumerate().map(|(i, c)| (c.security_context.as_ref(), regular(i))));
     let others = spec.ephemeral_containers.iter().flatten().enumerate();
     contexts.extend(others.map(|(i, c)| (c.security_context.as_ref(), ephemeral(i))));
     contexts
@@ -107,11 +119,16 @@ pub(crate) fn validate(spec: &PodSpec, context: &Context<'_>, path: &Path) -> Er
     errors.extend(found);
     let pod_claims = spec.resource_claims.as_deref().unwrap_or_default();
     errors.extend(resource_claims(pod_claims, &path.child("resourceClaims")));
-    let claims: ClaimNames = pod_claims.iter().map(|claim| claim.name.clone()).filter(|name| !name.is_empty()).collect();
+    let claims: ClaimNames =
+        pod_claims.iter().map(|claim| claim.name.clone()).filter(|name| !name.is_empty()).collect();
     errors.extend(all_containers(spec, &volumes, &claims, path));
     errors.extend(resources::pod_level(spec, &claims, &path.child("resources")));
     errors.extend(host_network(spec, context, path));
-    errors.extend(one_of(s(&spec.restart_policy), &["Always", "OnFailure", "Never"], &path.child("restartPolicy")));
+    errors.extend(one_of(
+        s(&spec.restart_policy),
+        &["Always", "OnFailure", "Never"],
+        &path.child("restartPolicy"),
+    ));
     let dns_policies = ["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
     errors.extend(one_of(s(&spec.dns_policy), &dns_policies, &path.child("dnsPolicy")));
     if let Some(selector) = &spec.node_selector {
@@ -139,7 +156,9 @@ pub(crate) fn validate(spec: &PodSpec, context: &Context<'_>, path: &Path) -> Er
         errors.extend(scheduling::tolerations(tolerations, &path.child("tolerations")));
     }
     errors.extend(host_aliases(spec.host_aliases.as_deref().unwrap_or_default(), &path.child("hostAliases")));
-    for (field, name) in [("priorityClassName", &spec.priority_class_name), ("runtimeClassName", &spec.runtime_class_name)] {
+    for (field, name) in
+        [("priorityClassName", &spec.priority_class_name), ("runtimeClassName", &spec.runtime_class_name)]
+    {
         if let Some(name) = name.as_deref().filter(|name| field == "runtimeClassName" || !name.is_empty()) {
             errors.extend(dns_subdomain(name, &path.child(field)));
         }
@@ -183,7 +202,8 @@ fn all_containers(spec: &PodSpec, volumes: &volumes::Volumes, claims: &ClaimName
         .zip(&own)
         .map(|(ephemeral, container)| Ephemeral { container, target: s(&ephemeral.target_container_name) })
         .collect();
-    let others: BTreeSet<&str> = spec.containers.iter().chain(init).map(|container| container.name.as_str()).collect();
+    let others: BTreeSet<&str> =
+        spec.containers.iter().chain(init).map(|container| container.name.as_str()).collect();
     errors.extend(containers::ephemeral(&ephemeral, &others, &around, &path.child("ephemeralContainers")));
     errors
 }
@@ -202,7 +222,9 @@ fn resource_claims(claims: &[PodResourceClaim], path: &Path) -> ErrorList {
         }
         let (direct, template) = (&claim.resource_claim_name, &claim.resource_claim_template_name);
         let detail = match (direct, template) {
-            (Some(_), Some(_)) => "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified",
+            (Some(_), Some(_)) => {
+                "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified"
+            }
             (None, None) => "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`",
             _ => "",
         };
@@ -270,8 +292,9 @@ fn dns(config: Option<&PodDNSConfig>, policy: &str, path: &Path) -> ErrorList {
         errors.push(Error::invalid(&search_path, json!(searches), &detail));
     }
     if searches.join(" ").len() > MAX_SEARCH_CHARACTERS {
-        let detail =
-            format!("must not have more than {MAX_SEARCH_CHARACTERS} characters (including spaces) in the search list");
+        let detail = format!(
+            "must not have more than {MAX_SEARCH_CHARACTERS} characters (including spaces) in the search list"
+        );
         errors.push(Error::invalid(&search_path, json!(searches), &detail));
     }
     for (i, search) in searches.iter().enumerate().filter(|(_, search)| *search != ".") {
@@ -383,7 +406,10 @@ mod tests {
                 "spec.containers[0].imagePullPolicy",
             ]
         );
-        assert_eq!(found[4], r#"spec.containers[0].ports[1].name: Invalid value: "toolongportnamehere": must be no more than 15 characters"#);
+        assert_eq!(
+            found[4],
+            r#"spec.containers[0].ports[1].name: Invalid value: "toolongportnamehere": must be no more than 15 characters"#
+        );
     }
 
     #[test]

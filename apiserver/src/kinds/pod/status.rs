@@ -8,7 +8,9 @@ use wherry_machinery::field::{Error, ErrorList, Path};
 use wherry_machinery::names;
 
 use super::{annotations, update};
-use crate::kinds::fields::{NEGATIVE, dns_subdomain, duplicate_printed, immutable, invalid_printed, ip, qualified_name};
+use crate::kinds::fields::{
+    NEGATIVE, dns_subdomain, duplicate_printed, immutable, invalid_printed, ip, qualified_name,
+};
 use crate::kinds::json::{integer, list, text};
 
 /// Everything wrong with a change of a pod's status.
@@ -16,7 +18,8 @@ pub(crate) fn validate(pod: &Value, old: &Value) -> ErrorList {
     let path = Path::new("status");
     let metadata = Path::new("metadata");
     let (new_annotations, old_annotations) = (update::annotations_of(pod), update::annotations_of(old));
-    let mut errors = annotations::validate_update(&new_annotations, &old_annotations, &metadata.child("annotations"));
+    let mut errors =
+        annotations::validate_update(&new_annotations, &old_annotations, &metadata.child("annotations"));
     for (i, condition) in list(pod, "/status/conditions").iter().enumerate() {
         let kind = text(condition, "/type");
         if !matches!(kind, "PodScheduled" | "Ready" | "Initialized") {
@@ -57,8 +60,11 @@ fn transitions(pod: &Value, old: &Value, field: &str, restart_policy: &str) -> E
     let mut errors = ErrorList::new();
     for (i, before) in list(old, &pointer).iter().enumerate() {
         let name = text(before, "/name");
-        let Some(terminated) = before.pointer("/state/terminated").filter(|state| !state.is_null()) else { continue };
-        if integer(terminated, "/exitCode") != 0 && restart_policy == "OnFailure" || has_own_policy(old, name) {
+        let Some(terminated) = before.pointer("/state/terminated").filter(|state| !state.is_null()) else {
+            continue;
+        };
+        if integer(terminated, "/exitCode") != 0 && restart_policy == "OnFailure" || has_own_policy(old, name)
+        {
             continue;
         }
         let left = |after: &&Value| {
@@ -74,17 +80,20 @@ fn transitions(pod: &Value, old: &Value, field: &str, restart_policy: &str) -> E
 
 /// Whether a container may be started again by a restart policy of its own.
 fn has_own_policy(pod: &Value, name: &str) -> bool {
-    ["/spec/containers", "/spec/initContainers"].iter().flat_map(|pointer| list(pod, pointer)).any(|container| {
-        text(container, "/name") == name
-            && (matches!(text(container, "/restartPolicy"), "Always" | "OnFailure")
-                || !list(container, "/restartPolicyRules").is_empty())
-    })
+    ["/spec/containers", "/spec/initContainers"].iter().flat_map(|pointer| list(pod, pointer)).any(
+        |container| {
+            text(container, "/name") == name
+                && (matches!(text(container, "/restartPolicy"), "Always" | "OnFailure")
+                    || !list(container, "/restartPolicyRules").is_empty())
+        },
+    )
 }
 
 fn claims(pod: &Value, path: &Path) -> ErrorList {
     let mut errors = ErrorList::new();
     let mut seen = BTreeSet::new();
-    let known: BTreeSet<&str> = list(pod, "/spec/resourceClaims").iter().map(|claim| text(claim, "/name")).collect();
+    let known: BTreeSet<&str> =
+        list(pod, "/spec/resourceClaims").iter().map(|claim| text(claim, "/name")).collect();
     for (i, status) in list(pod, "/status/resourceClaimStatuses").iter().enumerate() {
         let path = path.index(i).child("name");
         let name = text(status, "/name");
@@ -111,10 +120,12 @@ fn addresses(pod: &Value, field: &str, path: &Path) -> ErrorList {
         errors.extend(ip(address, &path.index(i)));
     }
     if ips.len() > 1 {
-        let family = |address: &&str| names::parse_ip(address).map(|address| matches!(address, IpAddr::V4(_)));
+        let family =
+            |address: &&str| names::parse_ip(address).map(|address| matches!(address, IpAddr::V4(_)));
         let families: BTreeSet<_> = ips.iter().filter_map(family).collect();
         let printed = || {
-            let items: Vec<String> = ips.iter().map(|address| format!("{{\"IP\":{}}}", json!(address))).collect();
+            let items: Vec<String> =
+                ips.iter().map(|address| format!("{{\"IP\":{}}}", json!(address))).collect();
             format!("[{}]", items.join(","))
         };
         if families.len() < 2 || ips.len() > 2 {
@@ -213,7 +224,9 @@ mod tests {
         let pod = json!({"status": {"podIPs": [{"ip": "10.0.0.1"}, {"ip": "10.0.0.2"}]}});
         assert_eq!(
             messages(&validate(&pod, &json!({}))),
-            [r#"status.podIPs: Invalid value: [{"IP":"10.0.0.1"},{"IP":"10.0.0.2"}]: may specify no more than one IP for each IP family"#]
+            [
+                r#"status.podIPs: Invalid value: [{"IP":"10.0.0.1"},{"IP":"10.0.0.2"}]: may specify no more than one IP for each IP family"#
+            ]
         );
     }
 }

@@ -38,7 +38,8 @@ pub(crate) fn cells(pod: &Value, now_unix_seconds: i64) -> Vec<Value> {
     if summary.restarts != 0 && summary.last_restart.is_some() {
         restarts = format!("{restarts} ({} ago)", since(&summary.last_restart_text, now_unix_seconds));
     }
-    let pod_ip = list(pod, "/status/podIPs").first().map_or(text(pod, "/status/podIP"), |entry| text(entry, "/ip"));
+    let pod_ip =
+        list(pod, "/status/podIPs").first().map_or(text(pod, "/status/podIP"), |entry| text(entry, "/ip"));
     let or_none = |value: &str| Value::from(if value.is_empty() { NONE } else { value });
     vec![
         name(pod),
@@ -70,7 +71,8 @@ fn summarize(pod: &Value) -> Summary {
     let status_reason = text(pod, "/status/reason");
     let mut summary = Summary::default();
     summary.reason = if status_reason.is_empty() { phase } else { status_reason }.to_owned();
-    if condition(pod, "PodScheduled").is_some_and(|condition| text(condition, "/reason") == "SchedulingGated") {
+    if condition(pod, "PodScheduled").is_some_and(|condition| text(condition, "/reason") == "SchedulingGated")
+    {
         summary.reason = "SchedulingGated".to_owned();
     }
     let (initializing, sidecars) = initialize(pod, &mut summary);
@@ -143,7 +145,9 @@ fn run(pod: &Value, summary: &mut Summary) {
             waiting.clone_into(&mut summary.reason);
         } else if let Some(state) = terminated {
             summary.reason = ended(state);
-        } else if flag(status, "/ready") && status.pointer("/state/running").is_some_and(|state| !state.is_null()) {
+        } else if flag(status, "/ready")
+            && status.pointer("/state/running").is_some_and(|state| !state.is_null())
+        {
             has_running = true;
             summary.ready += 1;
         }
@@ -180,15 +184,31 @@ mod tests {
     #[test]
     fn the_status_column_tells_what_containers_do() {
         let one = json!({"containers": [{"name": "c"}]});
-        let with_init = json!({"containers": [{"name": "c"}], "initContainers": [{"name": "i"}, {"name": "j"}]});
+        let with_init =
+            json!({"containers": [{"name": "c"}], "initContainers": [{"name": "i"}, {"name": "j"}]});
         let running = json!({"name": "c", "ready": true, "restartCount": 0, "state": {"running": {}}});
         let crashing = json!({"name": "c", "ready": false, "restartCount": 3, "state": {"waiting": {"reason": "CrashLoopBackOff"}},
             "lastState": {"terminated": {"exitCode": 1, "finishedAt": "2026-01-02T03:04:00Z"}}});
         let table = [
             (json!({"phase": "Pending"}), &one, false, ["0/1", "Pending", "0"]),
-            (json!({"phase": "Running", "containerStatuses": [running]}), &one, false, ["1/1", "Running", "0"]),
-            (json!({"phase": "Running", "containerStatuses": [running]}), &one, true, ["1/1", "Terminating", "0"]),
-            (json!({"phase": "Running", "containerStatuses": [crashing]}), &one, false, ["0/1", "CrashLoopBackOff", "3 (5s ago)"]),
+            (
+                json!({"phase": "Running", "containerStatuses": [running]}),
+                &one,
+                false,
+                ["1/1", "Running", "0"],
+            ),
+            (
+                json!({"phase": "Running", "containerStatuses": [running]}),
+                &one,
+                true,
+                ["1/1", "Terminating", "0"],
+            ),
+            (
+                json!({"phase": "Running", "containerStatuses": [crashing]}),
+                &one,
+                false,
+                ["0/1", "CrashLoopBackOff", "3 (5s ago)"],
+            ),
             (
                 json!({"phase": "Succeeded", "containerStatuses": [{"name": "c", "state": {"terminated": {"exitCode": 0, "reason": "Completed"}}}]}),
                 &one,

@@ -7,8 +7,8 @@ use serde_json::json;
 use wherry_machinery::field::{Error, ErrorList, Path};
 use wherry_machinery::selector::Selector;
 
-use super::spec::{self, Context};
 use super::annotations;
+use super::spec::{self, Context};
 use crate::kinds::fields;
 
 /// Everything wrong with a template.
@@ -31,7 +31,12 @@ pub(crate) fn validate(template: &PodTemplateSpec, path: &Path) -> ErrorList {
 }
 
 /// Everything wrong with the template of pods that run for ever and are found by a selector.
-pub(crate) fn validate_selected(template: &PodTemplateSpec, selector: &Selector, owner: &str, path: &Path) -> ErrorList {
+pub(crate) fn validate_selected(
+    template: &PodTemplateSpec,
+    selector: &Selector,
+    owner: &str,
+    path: &Path,
+) -> ErrorList {
     let mut errors = ErrorList::new();
     let labels = template.metadata.as_ref().and_then(|metadata| metadata.labels.clone());
     if !selector.is_everything() && !selector.matches(labels.as_ref().unwrap_or(&BTreeMap::new())) {

@@ -28,7 +28,8 @@ pub(crate) fn validate(pod: &Value, old: &Value) -> ErrorList {
     let nothing = Value::Null;
     let (spec, old_spec) = (pod.get("spec").unwrap_or(&nothing), old.get("spec").unwrap_or(&nothing));
     let annotations_path = Path::new("metadata").child("annotations");
-    let mut errors = annotations::validate_update(&annotations_of(pod), &annotations_of(old), &annotations_path);
+    let mut errors =
+        annotations::validate_update(&annotations_of(pod), &annotations_of(old), &annotations_path);
     for field in ["containers", "initContainers"] {
         let pointer = format!("/{field}");
         let (new, old) = (list(spec, &pointer), list(old_spec, &pointer));
@@ -84,9 +85,11 @@ fn active_deadline(spec: &Value, old_spec: &Value, path: &Path) -> Result<ErrorL
         (Some(new), Some(old)) if old < new => {
             Err(vec![Error::invalid(path, new, "must be less than or equal to previous value")])
         }
-        (None, Some(_)) => {
-            Ok(vec![Error::invalid(path, Value::Null, "must not update from a positive integer to nil value")])
-        }
+        (None, Some(_)) => Ok(vec![Error::invalid(
+            path,
+            Value::Null,
+            "must not update from a positive integer to nil value",
+        )]),
         _ => Ok(ErrorList::new()),
     }
 }
@@ -144,7 +147,8 @@ fn with_old_values(spec: &Value, old_spec: &Value) -> Value {
 /// A pod that is not yet to be scheduled may be narrowed down to fewer nodes.
 fn gated(fixed: &mut Value, old_spec: &Value, path: &Path) -> ErrorList {
     let mut errors = ErrorList::new();
-    let entries = |spec: &Value| spec.get("nodeSelector").and_then(Value::as_object).cloned().unwrap_or_default();
+    let entries =
+        |spec: &Value| spec.get("nodeSelector").and_then(Value::as_object).cloned().unwrap_or_default();
     let (new, old) = (entries(fixed), entries(old_spec));
     if old.iter().any(|(key, value)| new.get(key) != Some(value)) {
         let detail = "only additions to spec.nodeSelector are allowed (no mutations or deletions)";
@@ -223,11 +227,15 @@ mod tests {
             (json!({"activeDeadlineSeconds": 100, "tolerations": more}), vec![]),
             (
                 json!({"activeDeadlineSeconds": 200}),
-                vec!["spec.activeDeadlineSeconds: Invalid value: 200: must be less than or equal to previous value"],
+                vec![
+                    "spec.activeDeadlineSeconds: Invalid value: 200: must be less than or equal to previous value",
+                ],
             ),
             (
                 json!({"activeDeadlineSeconds": 100, "tolerations": []}),
-                vec!["spec.tolerations: Forbidden: existing toleration can not be modified except its tolerationSeconds"],
+                vec![
+                    "spec.tolerations: Forbidden: existing toleration can not be modified except its tolerationSeconds",
+                ],
             ),
             (
                 json!({"activeDeadlineSeconds": 100, "containers": []}),
@@ -258,7 +266,9 @@ mod tests {
         let more = pod(json!({"schedulingGates": [{"name": "a"}, {"name": "b"}]}));
         assert_eq!(
             messages(&validate(&more, &old)),
-            ["spec.schedulingGates[1].name: Forbidden: only deletion is allowed, but found new scheduling gate 'b'"]
+            [
+                "spec.schedulingGates[1].name: Forbidden: only deletion is allowed, but found new scheduling gate 'b'"
+            ]
         );
         assert!(!validate(&narrowed, &pod(json!({}))).is_empty());
     }

@@ -107,7 +107,8 @@ pub(crate) fn devices(container: &Container, volumes: &Volumes, path: &Path) -> 
         match volumes.get(name) {
             Some(VolumeKind::Claim) => {}
             Some(_) => {
-                let detail = "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode";
+                let detail =
+                    "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode";
                 errors.push(Error::invalid(&name_path, name, detail));
             }
             None => errors.push(Error::not_found(&name_path, name)),

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{
-    AzureDiskVolumeSource, ClusterTrustBundleProjection, DownwardAPIVolumeFile, EphemeralVolumeSource, FCVolumeSource,
-    FlexVolumeSource, ISCSIVolumeSource, KeyToPath, PodCertificateProjection, ProjectedVolumeSource, QuobyteVolumeSource, Volume,
-    VolumeProjection,
+    AzureDiskVolumeSource, ClusterTrustBundleProjection, DownwardAPIVolumeFile, EphemeralVolumeSource,
+    FCVolumeSource, FlexVolumeSource, ISCSIVolumeSource, KeyToPath, PodCertificateProjection,
+    ProjectedVolumeSource, QuobyteVolumeSource, Volume, VolumeProjection,
 };
 use serde_json::json;
 use wherry_machinery::field::{Error, ErrorList, Path};
@@ -123,7 +123,8 @@ fn both(mut first: ErrorList, second: ErrorList) -> ErrorList {
 fn source(volume: &Volume, context: &Context<'_>, path: &Path) -> ErrorList {
     let mut sources = Sources { path, count: 0, errors: ErrorList::new() };
     sources.check("emptyDir", volume.empty_dir.as_ref(), |source, path| {
-        let negative = source.size_limit.as_ref().is_some_and(|limit| resources::parsed(&limit.0).is_negative());
+        let negative =
+            source.size_limit.as_ref().is_some_and(|limit| resources::parsed(&limit.0).is_negative());
         let detail = "SizeLimit field must be a valid resource quantity";
         negative.then(|| Error::forbidden(&path.child("sizeLimit"), detail)).into_iter().collect()
     });
@@ -131,7 +132,10 @@ fn source(volume: &Volume, context: &Context<'_>, path: &Path) -> ErrorList {
         if source.path.is_empty() {
             return required("", &path.child("path"));
         }
-        both(no_backsteps(&source.path, &path.child("path")), host_path_type(s(&source.type_), &path.child("type")))
+        both(
+            no_backsteps(&source.path, &path.child("path")),
+            host_path_type(s(&source.type_), &path.child("type")),
+        )
     });
     sources.check("gitRepo", volume.git_repo.as_ref(), |source, path| {
         both(
@@ -139,9 +143,14 @@ fn source(volume: &Volume, context: &Context<'_>, path: &Path) -> ErrorList {
             local_path(s(&source.directory), &path.child("directory")),
         )
     });
-    sources.check_at("gcePersistentDisk", "persistentDisk", volume.gce_persistent_disk.as_ref(), |source, path| {
-        both(required(&source.pd_name, &path.child("pdName")), partition(source.partition, path))
-    });
+    sources.check_at(
+        "gcePersistentDisk",
+        "persistentDisk",
+        volume.gce_persistent_disk.as_ref(),
+        |source, path| {
+            both(required(&source.pd_name, &path.child("pdName")), partition(source.partition, path))
+        },
+    );
     sources.check("awsElasticBlockStore", volume.aws_elastic_block_store.as_ref(), |source, path| {
         both(required(&source.volume_id, &path.child("volumeID")), partition(source.partition, path))
     });
@@ -155,7 +164,11 @@ fn source(volume: &Volume, context: &Context<'_>, path: &Path) -> ErrorList {
         let mut errors = required(&source.server, &path.child("server"));
         errors.extend(required(&source.path, &path.child("path")));
         if !source.path.starts_with('/') {
-            errors.push(Error::invalid(&path.child("path"), source.path.as_str(), "must be an absolute path"));
+            errors.push(Error::invalid(
+                &path.child("path"),
+                source.path.as_str(),
+                "must be an absolute path",
+            ));
         }
         errors
     });
@@ -164,12 +177,14 @@ fn source(volume: &Volume, context: &Context<'_>, path: &Path) -> ErrorList {
         && iscsi.initiator_name.is_some()
         && volume.name.len() + 1 + iscsi.target_portal.len() > 64
     {
-        let detail =
-            "Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if iscsi.initiatorName is specified.";
+        let detail = "Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if iscsi.initiatorName is specified.";
         sources.errors.push(Error::invalid(&path.child("name"), volume.name.as_str(), detail));
     }
     sources.check("glusterfs", volume.glusterfs.as_ref(), |source, path| {
-        both(required(&source.endpoints, &path.child("endpoints")), required(&source.path, &path.child("path")))
+        both(
+            required(&source.endpoints, &path.child("endpoints")),
+            required(&source.path, &path.child("path")),
+        )
     });
     sources.check("flocker", volume.flocker.as_ref(), |source, path| {
         let (name, uuid) = (s(&source.dataset_name), s(&source.dataset_uuid));
@@ -289,8 +304,16 @@ fn source(volume: &Volume, context: &Context<'_>, path: &Path) -> ErrorList {
 }
 
 fn host_path_type(kind: &str, path: &Path) -> ErrorList {
-    const TYPES: &[&str] =
-        &["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
+    const TYPES: &[&str] = &[
+        "",
+        "BlockDevice",
+        "CharDevice",
+        "Directory",
+        "DirectoryOrCreate",
+        "File",
+        "FileOrCreate",
+        "Socket",
+    ];
     if TYPES.contains(&kind) { ErrorList::new() } else { vec![Error::not_supported(path, kind, TYPES)] }
 }
 
@@ -331,7 +354,9 @@ fn downward_file(file: &DownwardAPIVolumeFile, path: &Path) -> ErrorList {
         (None, Some(resource)) => {
             errors.extend(resource_ref(resource, Holder::Volume, &path.child("resourceFieldRef")));
         }
-        (None, None) => errors.push(Error::required(path, "one of fieldRef and resourceFieldRef is required")),
+        (None, None) => {
+            errors.push(Error::required(path, "one of fieldRef and resourceFieldRef is required"))
+        }
     }
     errors.extend(file_mode(file.mode, &path.child("mode")));
     errors
@@ -348,7 +373,12 @@ fn projected(source: &ProjectedVolumeSource, path: &Path) -> ErrorList {
 }
 
 /// One source of a projected volume. Conflicts between sources are reported at the volume.
-fn project(source: &VolumeProjection, taken: &mut BTreeSet<String>, path: &Path, volume_path: &Path) -> ErrorList {
+fn project(
+    source: &VolumeProjection,
+    taken: &mut BTreeSet<String>,
+    path: &Path,
+    volume_path: &Path,
+) -> ErrorList {
     let mut errors = ErrorList::new();
     let mut count = 0;
     let mut conflict = |file: &str, value: &str| {
@@ -378,10 +408,18 @@ fn project(source: &VolumeProjection, taken: &mut BTreeSet<String>, path: &Path,
         let seconds = token.expiration_seconds.unwrap_or_default();
         let seconds_path = path.child("serviceAccountToken").child("expirationSeconds");
         if seconds < 600 {
-            errors.push(Error::invalid(&seconds_path, seconds, "may not specify a duration less than 10 minutes"));
+            errors.push(Error::invalid(
+                &seconds_path,
+                seconds,
+                "may not specify a duration less than 10 minutes",
+            ));
         }
         if seconds > 1 << 32 {
-            errors.push(Error::invalid(&seconds_path, seconds, "may not specify a duration larger than 2^32 seconds"));
+            errors.push(Error::invalid(
+                &seconds_path,
+                seconds,
+                "may not specify a duration larger than 2^32 seconds",
+            ));
         }
         if token.path.is_empty() {
             errors.push(Error::required(&volume_path.child("path"), ""));
@@ -397,7 +435,9 @@ fn project(source: &VolumeProjection, taken: &mut BTreeSet<String>, path: &Path,
     if let Some(certificate) = &source.pod_certificate {
         count += 1;
         errors.extend(pod_certificate(certificate, &path.child("podCertificate")));
-        for file in [&certificate.credential_bundle_path, &certificate.key_path, &certificate.certificate_chain_path] {
+        for file in
+            [&certificate.credential_bundle_path, &certificate.key_path, &certificate.certificate_chain_path]
+        {
             errors.extend(conflict(s(file), s(file)));
         }
     }
@@ -459,9 +499,13 @@ fn pod_certificate(certificate: &PodCertificateProjection, path: &Path) -> Error
         s(&certificate.certificate_chain_path),
     );
     if bundle.is_empty() && key.is_empty() && chain.is_empty() {
-        errors.push(Error::required(path, "specify at least one of credentialBundlePath, keyPath, and certificateChainPath"));
+        errors.push(Error::required(
+            path,
+            "specify at least one of credentialBundlePath, keyPath, and certificateChainPath",
+        ));
     }
-    for (field, file) in [("credentialBundlePath", bundle), ("keyPath", key), ("certificateChainPath", chain)] {
+    for (field, file) in [("credentialBundlePath", bundle), ("keyPath", key), ("certificateChainPath", chain)]
+    {
         if !file.is_empty() {
             errors.extend(local_non_reserved_path(file, &path.child(field)));
         }
@@ -480,7 +524,11 @@ fn signer_name(name: &str, path: &Path) -> ErrorList {
     };
     let mut errors = invalid_each(path, domain, names::dns1123_subdomain(domain));
     if !domain.contains('.') {
-        errors.push(Error::invalid(path, domain, "should be a domain with at least two segments separated by dots"));
+        errors.push(Error::invalid(
+            path,
+            domain,
+            "should be a domain with at least two segments separated by dots",
+        ));
     }
     errors.extend(invalid_each(path, rest, names::dns1123_subdomain(rest)));
     errors
@@ -508,7 +556,8 @@ fn iscsi(source: &ISCSIVolumeSource, path: &Path) -> ErrorList {
 
 /// `iqn.yyyy-mm.domain:identifier`, `eui.` and 16 or `naa.` and 32 letters and digits.
 fn iscsi_name(name: &str, path: &Path) -> ErrorList {
-    let alphanumeric = |text: &str, length: usize| text.len() == length && text.bytes().all(|b| b.is_ascii_alphanumeric());
+    let alphanumeric =
+        |text: &str, length: usize| text.len() == length && text.bytes().all(|b| b.is_ascii_alphanumeric());
     let valid = if name.starts_with("iqn") {
         is_iqn(name)
     } else if let Some(rest) = name.strip_prefix("eui") {
@@ -522,7 +571,9 @@ fn iscsi_name(name: &str, path: &Path) -> ErrorList {
 }
 
 fn is_iqn(name: &str) -> bool {
-    let Some((date, rest)) = name.strip_prefix("iqn.").and_then(|rest| rest.split_once('.')) else { return false };
+    let Some((date, rest)) = name.strip_prefix("iqn.").and_then(|rest| rest.split_once('.')) else {
+        return false;
+    };
     let digits = |text: &str, length: usize| text.len() == length && text.bytes().all(|b| b.is_ascii_digit());
     let dated = date.split_once('-').is_some_and(|(year, month)| digits(year, 4) && digits(month, 2));
     let (domain, identifier) = rest.split_once(':').unwrap_or((rest, ""));
@@ -544,7 +595,8 @@ fn quobyte(source: &QuobyteVolumeSource, path: &Path) -> ErrorList {
         errors.push(Error::required(&path.child("tenant"), detail));
     } else {
         for pair in source.registry.split(',') {
-            let is_pair = pair.rsplit_once(':').is_some_and(|(host, _)| !host.contains(':') || host.starts_with('['));
+            let is_pair =
+                pair.rsplit_once(':').is_some_and(|(host, _)| !host.contains(':') || host.starts_with('['));
             if !is_pair {
                 errors.push(Error::invalid(&path.child("registry"), source.registry.as_str(), PAIRS));
             }
@@ -568,7 +620,9 @@ fn fibre_channel(source: &FCVolumeSource, path: &Path) -> ErrorList {
     }
     if !targets.is_empty() {
         match source.lun {
-            None => errors.push(Error::required(&path.child("lun"), "lun is required if targetWWNs is specified")),
+            None => {
+                errors.push(Error::required(&path.child("lun"), "lun is required if targetWWNs is specified"))
+            }
             Some(lun) if !(0..=255).contains(&lun) => {
                 errors.push(Error::invalid(&path.child("lun"), lun, &names::inclusive_range_error(0, 255)));
             }
@@ -599,7 +653,9 @@ fn azure_disk(source: &AzureDiskVolumeSource, path: &Path) -> ErrorList {
     const BLOB: &[&str] = &["https://{account-name}.blob.core.windows.net/{container-name}/{disk-name}.vhd"];
     let mut errors = required(&source.disk_name, &path.child("diskName"));
     errors.extend(required(&source.disk_uri, &path.child("diskURI")));
-    for (field, value, supported) in [("cachingMode", &source.caching_mode, CACHING), ("kind", &source.kind, KINDS)] {
+    for (field, value, supported) in
+        [("cachingMode", &source.caching_mode, CACHING), ("kind", &source.kind, KINDS)]
+    {
         if let Some(value) = value
             && !supported.contains(&value.as_str())
         {
@@ -652,7 +708,11 @@ fn ephemeral(source: &EphemeralVolumeSource, path: &Path) -> ErrorList {
         errors.push(Error::forbidden(&path.child("accessModes"), detail));
     }
     errors.extend(label_selector(spec.selector.as_ref(), &path.child("selector")));
-    let storage = spec.resources.as_ref().and_then(|r| r.requests.as_ref()).and_then(|requests| requests.get("storage"));
+    let storage = spec
+        .resources
+        .as_ref()
+        .and_then(|r| r.requests.as_ref())
+        .and_then(|requests| requests.get("storage"));
     let resources_path = path.child("resources");
     match storage {
         None => errors.push(Error::required(&resources_path.child("storage"), "")),

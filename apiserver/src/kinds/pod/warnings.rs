@@ -24,9 +24,15 @@ const DEPRECATED_VOLUMES: &[(&str, &str, &str)] = &[
 
 /// Annotations that do nothing any more.
 const DEPRECATED_ANNOTATIONS: &[(&str, &str)] = &[
-    ("scheduler.alpha.kubernetes.io/critical-pod", r#"non-functional in v1.16+; use the "priorityClassName" field instead"#),
+    (
+        "scheduler.alpha.kubernetes.io/critical-pod",
+        r#"non-functional in v1.16+; use the "priorityClassName" field instead"#,
+    ),
     ("security.alpha.kubernetes.io/sysctls", r#"non-functional in v1.11+; use the "sysctls" field instead"#),
-    ("security.alpha.kubernetes.io/unsafe-sysctls", r#"non-functional in v1.11+; use the "sysctls" field instead"#),
+    (
+        "security.alpha.kubernetes.io/unsafe-sysctls",
+        r#"non-functional in v1.11+; use the "sysctls" field instead"#,
+    ),
 ];
 
 /// Warnings about a pod. A pod being deleted, or one whose spec did not change, gives none.
@@ -80,7 +86,10 @@ fn of_spec_and_metadata(object: &Value, path: &Path) -> Vec<String> {
 fn containers<'a>(spec: &'a Value, path: &Path) -> Vec<(&'a Value, Path)> {
     let of = |field: &'static str| {
         let path = path.child(field);
-        list(spec, &format!("/{field}")).iter().enumerate().map(move |(i, container)| (container, path.index(i)))
+        list(spec, &format!("/{field}"))
+            .iter()
+            .enumerate()
+            .map(move |(i, container)| (container, path.index(i)))
     };
     of("initContainers").chain(of("containers")).chain(of("ephemeralContainers")).collect()
 }
@@ -96,7 +105,10 @@ fn node_labels(spec: &Value, path: &Path, warnings: &mut Vec<String>) {
         for (i, expression) in list(term, "/matchExpressions").iter().enumerate() {
             let key = text(expression, "/key");
             if let Some(what) = deprecated_label(key) {
-                warnings.push(format!("{}: {key} is {what}", path.child("matchExpressions").index(i).child("key")));
+                warnings.push(format!(
+                    "{}: {key} is {what}",
+                    path.child("matchExpressions").index(i).child("key")
+                ));
             }
         }
     };
@@ -117,7 +129,10 @@ fn node_labels(spec: &Value, path: &Path, warnings: &mut Vec<String>) {
             warnings.push(format!("{}: {key} is {what}", path.child("topologyKey")));
         }
         if is_absent(constraint.get("labelSelector")) {
-            warnings.push(format!("{}: a null labelSelector results in matching no pod", path.child("labelSelector")));
+            warnings.push(format!(
+                "{}: a null labelSelector results in matching no pod",
+                path.child("labelSelector")
+            ));
         }
     }
 }
@@ -144,7 +159,9 @@ fn repeated(spec: &Value, field: &str, key: &str, path: &Path, warnings: &mut Ve
 
 fn fractions(amounts: Option<&Value>, path: &Path, warnings: &mut Vec<String>) {
     for name in ["memory", "ephemeral-storage"] {
-        let Some(amount) = amounts.and_then(|amounts| amounts.get(name)).and_then(Value::as_str) else { continue };
+        let Some(amount) = amounts.and_then(|amounts| amounts.get(name)).and_then(Value::as_str) else {
+            continue;
+        };
         if parsed(amount).milli_value() % 1000 != 0 {
             let path = path.key(name);
             warnings.push(format!("{path}: fractional byte value {amount:?} is invalid, must be an integer"));
@@ -162,7 +179,9 @@ fn hidden_variables(container: &Value, path: &Path, warnings: &mut Vec<String>) 
         let own = format!("$({name})");
         if !is_absent(variable.get("valueFrom")) || value == own || !value.contains(&own) {
             let path = path.child("env").index(i);
-            warnings.push(format!("{path}: hides previous definition of {name:?}, which may be dropped when using apply"));
+            warnings.push(format!(
+                "{path}: hides previous definition of {name:?}, which may be dropped when using apply"
+            ));
         }
     }
 }

@@ -109,7 +109,8 @@ impl ServiceAllocator {
 
     /// What a Service holds.
     fn holdings(&self, spec: &Value) -> BTreeSet<Grant> {
-        let ips = list(spec, "/clusterIPs").iter().filter_map(Value::as_str).filter_map(|ip| self.position(ip));
+        let ips =
+            list(spec, "/clusterIPs").iter().filter_map(Value::as_str).filter_map(|ip| self.position(ip));
         let ports = list(spec, "/ports").iter().map(|port| integer(port, "/nodePort"));
         let health = std::iter::once(integer(spec, "/healthCheckNodePort"));
         let ports = ports.chain(health).filter_map(|port| u64::try_from(port).ok()).filter(|port| *port != 0);
@@ -131,7 +132,10 @@ impl ServiceAllocator {
         let start: u64 = rand::rng().random();
         self.with(|taken| {
             let mut work = Work { ranges: &self.ranges, taken, held: &held, grants: Vec::new(), start };
-            let done = self.take_ip(spec, &mut work).and_then(|()| work.ports(spec)).and_then(|()| work.health(spec));
+            let done = self
+                .take_ip(spec, &mut work)
+                .and_then(|()| work.ports(spec))
+                .and_then(|()| work.health(spec));
             let grants = std::mem::take(&mut work.grants);
             match done {
                 Ok(()) => Ok(grants),
@@ -150,7 +154,8 @@ impl ServiceAllocator {
         if !needs_cluster_ip(spec) || is_headless(spec) {
             return Ok(());
         }
-        let ips: Vec<String> = list(spec, "/clusterIPs").iter().filter_map(Value::as_str).map(str::to_owned).collect();
+        let ips: Vec<String> =
+            list(spec, "/clusterIPs").iter().filter_map(Value::as_str).map(str::to_owned).collect();
         if ips.is_empty() {
             let full = || Failure::Exhausted("failed to allocate a serviceIP: range is full");
             let position = work.taken.cluster_ips.take_any(work.start).ok_or_else(full)?;
@@ -191,7 +196,8 @@ impl ServiceAllocator {
         let own = self.family();
         let mut families: Vec<String> =
             list(spec, "/ipFamilies").iter().filter_map(Value::as_str).map(str::to_owned).collect();
-        let ips: Vec<String> = list(spec, "/clusterIPs").iter().filter_map(Value::as_str).map(str::to_owned).collect();
+        let ips: Vec<String> =
+            list(spec, "/clusterIPs").iter().filter_map(Value::as_str).map(str::to_owned).collect();
         // A headless Service without selector may have endpoints of any family.
         if is_headless(spec) && is_zero(spec.get("selector")) {
             if is_zero(spec.get("ipFamilyPolicy")) {
@@ -223,7 +229,8 @@ impl ServiceAllocator {
             return Some(Error::invalid(&path.child("ipFamilyPolicy"), "RequireDualStack", detail));
         }
         if policy == "SingleStack" && families.len() > 1 {
-            let detail = "may be RequireDualStack or PreferDualStack when multiple `ipFamilies` are specified";
+            let detail =
+                "may be RequireDualStack or PreferDualStack when multiple `ipFamilies` are specified";
             return Some(Error::invalid(&path.child("ipFamilyPolicy"), policy, detail));
         }
         if let Some(i) = families.iter().position(|family| family != own) {
@@ -287,7 +294,8 @@ impl Work<'_> {
             }
         }
         let mut own = BTreeSet::new();
-        for (i, port) in spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten().enumerate() {
+        for (i, port) in spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten().enumerate()
+        {
             let service_port = integer(port, "/port");
             let mut node_port = integer(port, "/nodePort");
             if node_port == 0 && allocates {
@@ -386,7 +394,8 @@ impl Hooks for ServiceAllocator {
     }
 
     fn after_update(&self, object: &Value, old: &Value) {
-        let holdings = |object: &Value| object.get("spec").map(|spec| self.holdings(spec)).unwrap_or_default();
+        let holdings =
+            |object: &Value| object.get("spec").map(|spec| self.holdings(spec)).unwrap_or_default();
         let kept = holdings(object);
         self.release(holdings(old).into_iter().filter(|grant| !kept.contains(grant)));
     }
@@ -448,7 +457,8 @@ mod tests {
         let mut object = service(json!({"type": "NodePort", "ports": [
             {"port": 53, "protocol": "TCP"}, {"port": 53, "protocol": "UDP"}, {"port": 80, "protocol": "TCP"}]}));
         allocator.allocate(&mut object, None).unwrap();
-        let ports: Vec<i64> = list(&object, "/spec/ports").iter().map(|port| integer(port, "/nodePort")).collect();
+        let ports: Vec<i64> =
+            list(&object, "/spec/ports").iter().map(|port| integer(port, "/nodePort")).collect();
         assert_eq!(ports[0], ports[1]);
         assert_ne!(ports[0], ports[2]);
         assert!(ports.iter().all(|port| (30_000..30_010).contains(port)));
@@ -475,7 +485,9 @@ mod tests {
     fn what_a_service_gives_up_is_free_again() {
         let allocator = allocator();
         let mut object = service(json!({"type": "NodePort", "ports": [{"port": 1, "protocol": "TCP"}]}));
-        let free = |allocator: &ServiceAllocator| allocator.with(|taken| (taken.cluster_ips.free(), taken.node_ports.free()));
+        let free = |allocator: &ServiceAllocator| {
+            allocator.with(|taken| (taken.cluster_ips.free(), taken.node_ports.free()))
+        };
         let before = free(&allocator);
         allocator.allocate(&mut object, None).unwrap();
         let mut changed = object.clone();

@@ -12,7 +12,8 @@ use wherry_machinery::field::ErrorList;
 use wherry_machinery::names;
 
 use super::json::{
-    carry_over, default_value, default_zero, each, flag, integer, is_zero, list, map_at, remove, set, text, within,
+    carry_over, default_value, default_zero, each, flag, integer, is_zero, list, map_at, remove, set, text,
+    within,
 };
 use super::table;
 use crate::registry::strategy::{Part, RequestFacts, Resource, Scope, Strategy};
@@ -116,7 +117,9 @@ impl Strategy for ServiceStrategy {
         };
         let spec = object.get("spec").unwrap_or(&Value::Null);
         let headless = is_headless(spec);
-        let hints = object.pointer("/metadata/annotations").and_then(|a| a.get("service.kubernetes.io/topology-aware-hints"));
+        let hints = object
+            .pointer("/metadata/annotations")
+            .and_then(|a| a.get("service.kubernetes.io/topology-aware-hints"));
         warn(
             hints.is_some(),
             "annotation service.kubernetes.io/topology-aware-hints is deprecated, please use service.kubernetes.io/topology-mode instead",
@@ -133,7 +136,10 @@ impl Strategy for ServiceStrategy {
             headless && !text(spec, "/loadBalancerIP").is_empty(),
             "spec.loadBalancerIP is ignored for headless services",
         );
-        warn(headless && !list(spec, "/externalIPs").is_empty(), "spec.externalIPs is ignored for headless services");
+        warn(
+            headless && !list(spec, "/externalIPs").is_empty(),
+            "spec.externalIPs is ignored for headless services",
+        );
         warn(
             headless && text(spec, "/sessionAffinity") == "ClientIP",
             "spec.SessionAffinity is ignored for headless services",
@@ -225,7 +231,10 @@ fn needs_cluster_ip(spec: &Value) -> bool {
 fn needs_node_ports(spec: &Value) -> bool {
     match text(spec, "/type") {
         "NodePort" => true,
-        "LoadBalancer" => spec.get("allocateLoadBalancerNodePorts").is_none_or(Value::is_null) || flag(spec, "/allocateLoadBalancerNodePorts"),
+        "LoadBalancer" => {
+            spec.get("allocateLoadBalancerNodePorts").is_none_or(Value::is_null)
+                || flag(spec, "/allocateLoadBalancerNodePorts")
+        }
         _ => false,
     }
 }
@@ -245,7 +254,13 @@ fn external_cell(object: &Value) -> String {
         "LoadBalancer" => {
             let mut ingress: Vec<&str> = list(object, "/status/loadBalancer/ingress")
                 .iter()
-                .map(|ingress| if text(ingress, "/ip").is_empty() { text(ingress, "/hostname") } else { text(ingress, "/ip") })
+                .map(|ingress| {
+                    if text(ingress, "/ip").is_empty() {
+                        text(ingress, "/hostname")
+                    } else {
+                        text(ingress, "/ip")
+                    }
+                })
                 .collect();
             ingress.sort_unstable();
             ingress.dedup();
@@ -276,7 +291,8 @@ mod tests {
 
     #[test]
     fn a_service_is_completed_by_its_type() {
-        let mut service = json!({"metadata": {"name": "s"}, "spec": {"selector": {"a": "b"}, "ports": [{"port": 80}]}});
+        let mut service =
+            json!({"metadata": {"name": "s"}, "spec": {"selector": {"a": "b"}, "ports": [{"port": 80}]}});
         ServiceStrategy.default(&mut service);
         assert_eq!(
             service["spec"],

@@ -34,7 +34,11 @@ fn keep_allocated(spec: &mut Value, old: &Value) {
     }
     if needs_node_ports(old) && needs_node_ports(spec) {
         let used = |spec: &Value| -> BTreeSet<i64> {
-            list(spec, "/ports").iter().map(|port| integer(port, "/nodePort")).filter(|number| *number != 0).collect()
+            list(spec, "/ports")
+                .iter()
+                .map(|port| integer(port, "/nodePort"))
+                .filter(|number| *number != 0)
+                .collect()
         };
         let both: BTreeSet<i64> = used(old).intersection(&used(spec)).copied().collect();
         let by_name: BTreeMap<String, i64> = list(old, "/ports")
@@ -43,7 +47,8 @@ fn keep_allocated(spec: &mut Value, old: &Value) {
             .collect();
         each(spec, "ports", |port| {
             if integer(port, "/nodePort") == 0
-                && let Some(number) = by_name.get(text(port, "/name")).filter(|number| **number != 0 && !both.contains(number))
+                && let Some(number) =
+                    by_name.get(text(port, "/name")).filter(|number| **number != 0 && !both.contains(number))
             {
                 set(port, "nodePort", *number);
             }
@@ -74,7 +79,11 @@ fn drop_other_types(spec: &mut Value, old: &Value) {
         }
     }
     let node_ports = |spec: &Value| -> Vec<i64> {
-        list(spec, "/ports").iter().map(|port| integer(port, "/nodePort")).filter(|number| *number != 0).collect()
+        list(spec, "/ports")
+            .iter()
+            .map(|port| integer(port, "/nodePort"))
+            .filter(|number| *number != 0)
+            .collect()
     };
     if needs_node_ports(old) && !needs_node_ports(spec) {
         let before = node_ports(old);
@@ -208,8 +217,10 @@ mod tests {
 
     #[test]
     fn the_cluster_ip_is_set_once() {
-        let old = json!({"spec": {"type": "ClusterIP", "clusterIPs": ["10.96.0.9"], "clusterIP": "10.96.0.9"}});
-        let new = json!({"spec": {"type": "ClusterIP", "clusterIPs": ["10.96.255.1"], "clusterIP": "10.96.255.1"}});
+        let old =
+            json!({"spec": {"type": "ClusterIP", "clusterIPs": ["10.96.0.9"], "clusterIP": "10.96.0.9"}});
+        let new =
+            json!({"spec": {"type": "ClusterIP", "clusterIPs": ["10.96.255.1"], "clusterIP": "10.96.255.1"}});
         assert_eq!(
             messages(&validate(&new, &old)),
             [r#"spec.clusterIPs[0]: Invalid value: ["10.96.255.1"]: may not change once set"#]

@@ -11,8 +11,8 @@ use wherry_machinery::names;
 
 use super::{HEADLESS, is_externally_accessible, is_headless, needs_health_check};
 use crate::kinds::fields::{
-    PROTOCOLS, cidr, dns_label, dns_subdomain, duplicate_printed, go_struct, ip, labels, non_special_ip, port_number,
-    port_number_or_name, qualified_name, s,
+    PROTOCOLS, cidr, dns_label, dns_subdomain, duplicate_printed, go_struct, ip, labels, non_special_ip,
+    port_number, port_number_or_name, qualified_name, s,
 };
 use crate::kinds::json::{list, text, typed};
 
@@ -47,7 +47,11 @@ pub(crate) fn validate(service: &Value) -> ErrorList {
         let found = ip(address, &path);
         errors.extend(if found.is_empty() { non_special_ip(address, &path, false) } else { found });
     }
-    errors.extend(one_of(kind, &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"], &path.child("type")));
+    errors.extend(one_of(
+        kind,
+        &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"],
+        &path.child("type"),
+    ));
     errors.extend(port_conflicts(ports, kind, &path.child("ports")));
     errors.extend(load_balancer(&spec, service, &path));
     errors.extend(traffic(&spec, raw, &path));
@@ -69,7 +73,11 @@ fn topology(service: &Value) -> ErrorList {
     match (annotation(MODE), annotation(HINTS)) {
         (Some(mode), Some(hints)) if mode != hints => {
             let path = Path::new("metadata").child("annotations").key(MODE);
-            vec![Error::invalid(&path, mode, &format!("must match annotations[{HINTS}] when both are specified"))]
+            vec![Error::invalid(
+                &path,
+                mode,
+                &format!("must match annotations[{HINTS}] when both are specified"),
+            )]
         }
         _ => ErrorList::new(),
     }
@@ -90,7 +98,10 @@ fn by_type(spec: &ServiceSpec, raw: &Value, path: &Path) -> ErrorList {
                 ("ipFamilyPolicy", spec.ip_family_policy.is_some()),
             ] {
                 if given {
-                    errors.push(Error::forbidden(&path.child(field), "may not be set for ExternalName services"));
+                    errors.push(Error::forbidden(
+                        &path.child(field),
+                        "may not be set for ExternalName services",
+                    ));
                 }
             }
             let name = s(&spec.external_name);
@@ -258,7 +269,11 @@ fn cluster_ips(spec: &ServiceSpec, raw: &Value, path: &Path) -> ErrorList {
         return errors;
     }
     if ips.len() > 1 && ips.iter().map(|address| is_v6(address)).collect::<BTreeSet<_>>().len() < 2 {
-        errors.push(Error::invalid(&ips_path, json!(ips), "may specify no more than one IP for each IP family"));
+        errors.push(Error::invalid(
+            &ips_path,
+            json!(ips),
+            "may specify no more than one IP for each IP family",
+        ));
     }
     if !is_headless(raw) {
         for (i, (address, family)) in ips.iter().zip(families).enumerate() {
@@ -277,7 +292,8 @@ fn load_balancer(spec: &ServiceSpec, service: &Value, path: &Path) -> ErrorList 
     let mut errors = ErrorList::new();
     let is_load_balancer = s(&spec.type_) == "LoadBalancer";
     let ranges = spec.load_balancer_source_ranges.as_deref().unwrap_or_default();
-    let annotation = service.pointer("/metadata/annotations").and_then(|a| a.get(SOURCE_RANGES)).and_then(Value::as_str);
+    let annotation =
+        service.pointer("/metadata/annotations").and_then(|a| a.get(SOURCE_RANGES)).and_then(Value::as_str);
     if !ranges.is_empty() {
         let path = path.child("LoadBalancerSourceRanges");
         if !is_load_balancer {
@@ -321,14 +337,19 @@ fn traffic(spec: &ServiceSpec, raw: &Value, path: &Path) -> ErrorList {
     if is_externally_accessible(raw) {
         errors.extend(one_of(external, POLICIES, &external_path));
     } else if !external.is_empty() {
-        errors.push(Error::invalid(&external_path, external, "may only be set for externally-accessible services"));
+        errors.push(Error::invalid(
+            &external_path,
+            external,
+            "may only be set for externally-accessible services",
+        ));
     }
     let health_path = path.child("healthCheckNodePort");
     if let Some(port) = spec.health_check_node_port.filter(|port| *port != 0) {
         if needs_health_check(raw) {
             errors.extend(port_number(i64::from(port), &health_path));
         } else {
-            let detail = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
+            let detail =
+                "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
             errors.push(Error::invalid(&health_path, port, detail));
         }
     }
@@ -373,7 +394,9 @@ pub(crate) fn validate_status(service: &Value) -> ErrorList {
             Some(_) if address.is_empty() => {
                 errors.push(Error::forbidden(&mode_path, "may not be specified when `ip` is not set"));
             }
-            Some(mode) if !MODES.contains(&mode) => errors.push(Error::not_supported(&mode_path, mode, MODES)),
+            Some(mode) if !MODES.contains(&mode) => {
+                errors.push(Error::not_supported(&mode_path, mode, MODES))
+            }
             _ => {}
         }
         if !host.is_empty() {
@@ -412,7 +435,8 @@ mod tests {
     fn ports_are_checked_one_by_one_and_together() {
         let found = check(json!({"ports": [
             {"port": 0}, {"port": 80, "name": "A_b"}, {"port": 80, "name": "x", "protocol": "HTTP"}, {"port": 80, "name": "x"}]}));
-        let short: Vec<&str> = found.iter().map(|text| text.split(": a lowercase").next().unwrap_or(text)).collect();
+        let short: Vec<&str> =
+            found.iter().map(|text| text.split(": a lowercase").next().unwrap_or(text)).collect();
         assert_eq!(
             short,
             [

@@ -12,8 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use redb::{
-    Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, ReadableTableMetadata,
-    TableDefinition,
+    Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
 };
 
 use crate::state::Stored;
@@ -85,9 +84,9 @@ impl File {
     /// Make the last changes of some keys, and the revision, durable. All or nothing; after an error it is not known which,
     /// until [`File::reopen`].
     pub(super) fn commit(&mut self, rows: &BTreeMap<&Key, &Event>, revision: Revision) -> Result<(), Error> {
-        let committed =
-            guarded("writing", || commit(self.database()?, rows, revision)
-                .map_err(|error| Error::disk("writing it", error)));
+        let committed = guarded("writing", || {
+            commit(self.database()?, rows, revision).map_err(|error| Error::disk("writing it", error))
+        });
         if committed.is_err() {
             self.database = None;
         }
@@ -200,11 +199,7 @@ pub(super) fn initialise(database: &Database) -> Result<(), Error> {
     run().map_err(|error| Error::disk("making it", error))
 }
 
-fn commit(
-    database: &Database,
-    rows: &BTreeMap<&Key, &Event>,
-    revision: Revision,
-) -> Result<(), redb::Error> {
+fn commit(database: &Database, rows: &BTreeMap<&Key, &Event>, revision: Revision) -> Result<(), redb::Error> {
     // Durability is immediate by default: `commit` returns after the sync.
     let transaction = database.begin_write()?;
     {

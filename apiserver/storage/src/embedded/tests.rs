@@ -96,8 +96,10 @@ async fn the_file_is_for_its_owner_only_and_nothing_half_made_stays() {
     let store = subject.open_with(Options::default()).unwrap();
     let mode = std::fs::metadata(subject.path()).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600, "it holds Secrets");
-    let names: Vec<_> =
-        std::fs::read_dir(subject.directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let names: Vec<_> = std::fs::read_dir(subject.directory.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
     assert_eq!(names, ["store.redb"]);
     store.close().await;
 }

@@ -102,7 +102,8 @@ impl Feed {
         };
         // After a resumption the comparison comes at once.
         let first = if resumed { Duration::ZERO } else { self.options.compaction_interval };
-        let comparison = compare_regularly(&self.connection, &self.view, first, self.options.compaction_interval);
+        let comparison =
+            compare_regularly(&self.connection, &self.view, first, self.options.compaction_interval);
         tokio::pin!(comparison);
         loop {
             let response = tokio::select! {

@@ -32,10 +32,8 @@ async fn two_servers_see_each_others_writes_in_one_order() {
     let subject = OwnEtcd::new();
     let stores = [subject.connect(Options::default()).await, subject.connect(Options::default()).await];
     let start = stores[0].revision().await.unwrap();
-    let mut watches = [
-        stores[0].watch(&prefix(), start).await.unwrap(),
-        stores[1].watch(&prefix(), start).await.unwrap(),
-    ];
+    let mut watches =
+        [stores[0].watch(&prefix(), start).await.unwrap(), stores[1].watch(&prefix(), start).await.unwrap()];
     let mut last = start;
     for n in 0..40 {
         last = create(&stores[n % 2], &format!("key-{n:02}"), "x").await;
@@ -125,7 +123,8 @@ async fn a_state_that_differs_from_etcds_is_read_anew() {
         let store = subject.connect(Options { compaction_interval: interval, ..Options::default() }).await;
         let at = create(&store, "a", "x").await;
         // As if the watch had lost a deletion of a key that in truth never was.
-        let lost = crate::Event { revision: at + 1, key: key("ghost"), value: Some("x".into()), previous: None };
+        let lost =
+            crate::Event { revision: at + 1, key: key("ghost"), value: Some("x".into()), previous: None };
         while store.view.read().revision() < at {
             tokio::task::yield_now().await;
         }

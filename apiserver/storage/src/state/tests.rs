@@ -36,9 +36,14 @@ const ALL: SliceLimits = SliceLimits { events: 1000, bytes: 1 << 20, scanned: 10
 fn an_older_revision_reads_as_it_was() {
     let now = Instant::now();
     let mut state = empty(HistoryLimits::default());
-    for (name, value) in
-        [("b", Some("1")), ("d", Some("2")), ("b", Some("3")), ("a", Some("4")), ("d", None), ("c", Some("5"))]
-    {
+    for (name, value) in [
+        ("b", Some("1")),
+        ("d", Some("2")),
+        ("b", Some("3")),
+        ("a", Some("4")),
+        ("d", None),
+        ("c", Some("5")),
+    ] {
         change(&mut state, name, value, now);
     }
     for (revision, limit, after, expected) in [
@@ -115,7 +120,11 @@ fn a_slice_never_ends_within_a_revision() {
     assert_eq!((slice.events.len(), slice.position), (1, 3));
     let elsewhere = Prefix::new("apps", "deployments", None).unwrap();
     let slice = state.events_after(1, &elsewhere, SliceLimits { scanned: 2, ..ALL }).unwrap();
-    assert_eq!((slice.events.len(), slice.position), (0, 2), "a long way through other keys is taken in steps");
+    assert_eq!(
+        (slice.events.len(), slice.position),
+        (0, 2),
+        "a long way through other keys is taken in steps"
+    );
     let slice = state.events_after(9, &prefix(), ALL).unwrap();
     assert_eq!((slice.events.len(), slice.position), (0, 9), "a watcher may wait for what is yet to come");
 }
