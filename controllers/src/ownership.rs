@@ -104,7 +104,7 @@ mod tests {
                 vec![OwnerReference { uid: uid.into(), controller: Some(true), ..OwnerReference::default() }]
             });
             pod.metadata.deletion_timestamp =
-                is_deleted.then(|| Time(k8s_openapi::jiff::Timestamp::UNIX_EPOCH));
+                is_deleted.then_some(Time(k8s_openapi::jiff::Timestamp::UNIX_EPOCH));
             pod
         };
         for (app, controller, pod_deleted, owner_deleted, expected) in [
