@@ -175,7 +175,7 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_component_that_fails_or_panics_is_started_again_and_the_board_says_why() {
         let mut supervisor = Supervisor::default();
         let runs = Arc::new(AtomicUsize::new(0));

@@ -64,7 +64,7 @@ fn scheduling(object: &Value) -> ErrorList {
         Ok(scheduling) => scheduling,
         Err(errors) => return errors,
     };
-    let selector = scheduling.node_selector.unwrap_or_else(BTreeMap::new);
+    let selector = scheduling.node_selector.unwrap_or_default();
     let mut errors = labels(&selector, &path.child("nodeSelector"));
     let list = scheduling.tolerations.unwrap_or_default();
     let list_path = path.child("tolerations");

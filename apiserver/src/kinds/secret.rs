@@ -62,15 +62,13 @@ impl Strategy for SecretStrategy {
             }
             "kubernetes.io/dockercfg" => errors.extend(json_map(data, ".dockercfg")),
             "kubernetes.io/dockerconfigjson" => errors.extend(json_map(data, ".dockerconfigjson")),
-            "kubernetes.io/basic-auth" => {
-                if !data.contains_key("username") && !data.contains_key("password") {
-                    errors.extend([required("username"), required("password")]);
-                }
+            "kubernetes.io/basic-auth"
+                if !data.contains_key("username") && !data.contains_key("password") =>
+            {
+                errors.extend([required("username"), required("password")]);
             }
-            "kubernetes.io/ssh-auth" => {
-                if data.get("ssh-privatekey").map_or(0, decoded_length) == 0 {
-                    errors.push(required("ssh-privatekey"));
-                }
+            "kubernetes.io/ssh-auth" if data.get("ssh-privatekey").map_or(0, decoded_length) == 0 => {
+                errors.push(required("ssh-privatekey"));
             }
             "kubernetes.io/tls" => {
                 errors.extend(

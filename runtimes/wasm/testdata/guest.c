@@ -80,6 +80,16 @@ int main(int argc, char **argv) {
         memset(line, 'x', sizeof line);
         line[sizeof line - 1] = '\n';
         for (int i = 0; i < 3; i++) fwrite(line, 1, sizeof line, stdout);
+    } else if (!strcmp(what, "logs")) {
+        // So many lines of 1000 bytes, numbered; then a few more, slowly.
+        long lines = atol(argv[2]);
+        for (long i = 0; i < lines; i++) printf("%06ld %0993d\n", i, 0);
+        fflush(stdout);
+        for (long i = lines;; i++) {
+            usleep(200000);
+            printf("%06ld\n", i);
+            fflush(stdout);
+        }
     } else {
         puts("what?");
         return 2;

@@ -69,8 +69,8 @@ fn is_true(pod: &Value, kind: &str) -> bool {
 fn summarize(pod: &Value) -> Summary {
     let phase = text(pod, "/status/phase");
     let status_reason = text(pod, "/status/reason");
-    let mut summary = Summary::default();
-    summary.reason = if status_reason.is_empty() { phase } else { status_reason }.to_owned();
+    let reason = if status_reason.is_empty() { phase } else { status_reason }.to_owned();
+    let mut summary = Summary { reason, ..Summary::default() };
     if condition(pod, "PodScheduled").is_some_and(|condition| text(condition, "/reason") == "SchedulingGated")
     {
         summary.reason = "SchedulingGated".to_owned();

@@ -177,11 +177,11 @@ fn default_spec(spec: &mut Value) {
     default_zero(spec, "sessionAffinity", "None");
     match text(spec, "/sessionAffinity") {
         "None" => remove(spec, "sessionAffinityConfig"),
-        "ClientIP" => {
-            if spec.pointer("/sessionAffinityConfig/clientIP/timeoutSeconds").is_none_or(Value::is_null) {
-                // Three hours. Source: DefaultClientIPServiceAffinitySeconds.
-                set(spec, "sessionAffinityConfig", json!({"clientIP": {"timeoutSeconds": 10_800}}));
-            }
+        "ClientIP"
+            if spec.pointer("/sessionAffinityConfig/clientIP/timeoutSeconds").is_none_or(Value::is_null) =>
+        {
+            // Three hours. Source: DefaultClientIPServiceAffinitySeconds.
+            set(spec, "sessionAffinityConfig", json!({"clientIP": {"timeoutSeconds": 10_800}}));
         }
         _ => {}
     }
