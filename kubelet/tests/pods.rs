@@ -131,7 +131,7 @@ fn is_ready(status: &Value) -> bool {
             .is_some_and(|c| c.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"))
 }
 
-fn waiting_reason<'a>(status: &'a Value, index: usize) -> &'a str {
+fn waiting_reason(status: &Value, index: usize) -> &str {
     status["containerStatuses"][index]["state"]["waiting"]["reason"].as_str().unwrap_or_default()
 }
 
@@ -272,13 +272,9 @@ async fn init_containers_run_in_order_before_the_others() {
     assert_eq!(init[0]["state"]["terminated"]["reason"], "Completed");
     assert!(init[1]["state"]["running"].is_object());
     assert_eq!(init[2]["state"]["terminated"]["reason"], "Completed");
-    let finished =
-        |index: usize| init[index]["state"]["terminated"]["finishedAt"].as_str().unwrap().to_owned();
-    assert!(finished(0) <= init[1]["state"]["running"]["startedAt"].as_str().unwrap().to_owned());
-    assert!(
-        finished(2)
-            <= status["containerStatuses"][0]["state"]["running"]["startedAt"].as_str().unwrap().to_owned()
-    );
+    let finished = |index: usize| init[index]["state"]["terminated"]["finishedAt"].as_str().unwrap();
+    assert!(finished(0) <= init[1]["state"]["running"]["startedAt"].as_str().unwrap());
+    assert!(finished(2) <= status["containerStatuses"][0]["state"]["running"]["startedAt"].as_str().unwrap());
     node.stop().await;
 }
 

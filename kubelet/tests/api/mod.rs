@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::broadcast;
 
 #[derive(Clone)]
-pub struct MockApi {
+pub(crate) struct MockApi {
     inner: Arc<Mutex<Inner>>,
     events: broadcast::Sender<(u64, &'static str, String, Value)>,
 }
@@ -63,16 +63,16 @@ impl Target {
 }
 
 impl MockApi {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { inner: Arc::default(), events: broadcast::Sender::new(100_000) }
     }
 
-    pub fn client(&self) -> kube::Client {
+    pub(crate) fn client(&self) -> kube::Client {
         let router = axum::Router::new().fallback(serve).with_state(self.clone());
         kube::Client::new(router, "default")
     }
 
-    pub fn objects(&self, resource: &str) -> Vec<Value> {
+    pub(crate) fn objects(&self, resource: &str) -> Vec<Value> {
         let inner = self.inner.lock().unwrap();
         inner
             .objects
