@@ -1,6 +1,5 @@
 //! RuntimeClass.
 
-use std::collections::BTreeMap;
 
 use k8s_openapi::api::node::v1::{Overhead, Scheduling};
 use serde_json::Value;
