@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
-use wherry_runtimes::{ContainerFilter, ContainerState, PodSandboxFilter, PodSandboxState};
+use wherry_runtimes::{ContainerFilter, ContainerState, EventStream, PodSandboxFilter, PodSandboxState};
 
 use crate::kubelet::{Adopted, Kubelet};
 use crate::pod::labels;
@@ -14,6 +14,8 @@ use crate::runtimes::{NodeRuntime, container_observed, sandbox_observed};
 
 /// Time between two lists.
 const RELIST_INTERVAL: Duration = Duration::from_secs(60);
+/// Time between two lists of a runtime that gives no events. Source: the kubelet's own period.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// Time before a broken event stream is opened again.
 const RECONNECT_DELAY: Duration = Duration::from_millis(200);
 
@@ -21,6 +23,9 @@ const RECONNECT_DELAY: Duration = Duration::from_millis(200);
 type Listed = BTreeMap<String, (bool, u8)>;
 
 /// Follows one runtime until the kubelet stops. `subscribed` is told once events flow.
+///
+/// A broken stream may mean a new process behind the same socket: it is told its configuration again, and every worker
+/// looks for itself what is left of its pod.
 pub(crate) async fn follow(
     kubelet: Arc<Kubelet>,
     runtime: Arc<NodeRuntime>,
@@ -28,35 +33,77 @@ pub(crate) async fn follow(
 ) {
     let mut subscribed = Some(subscribed);
     let mut last: HashMap<String, Listed> = HashMap::new();
-    while !kubelet.shutdown.is_cancelled() {
-        let mut events = match runtime.service.events().await {
-            Ok(events) => events,
+    let mut is_reported = false;
+    loop {
+        match open(&kubelet, &runtime).await {
+            Ok((events, interval)) => {
+                is_reported = false;
+                match subscribed.take() {
+                    Some(sender) => {
+                        let _ = sender.send(());
+                    }
+                    // Something may have happened while nobody listened.
+                    None => {
+                        refresh_all(&kubelet);
+                        relist(&kubelet, &runtime, &mut last).await;
+                    }
+                }
+                read(&kubelet, &runtime, events, interval, &mut last).await;
+            }
+            Err(error) if is_reported => tracing::debug!(%error, handler = %runtime.handler, "runtime gives no events"),
             Err(error) => {
-                tracing::warn!(%error, handler = %runtime.handler, "runtime gives no events");
-                futures::stream::pending().boxed()
-            }
-        };
-        match subscribed.take() {
-            Some(sender) => {
-                let _ = sender.send(());
-            }
-            // Something may have happened while nobody listened.
-            None => relist(&kubelet, &runtime, &mut last).await,
-        }
-        let mut ticker =
-            tokio::time::interval_at(tokio::time::Instant::now() + RELIST_INTERVAL, RELIST_INTERVAL);
-        loop {
-            tokio::select! {
-                () = kubelet.shutdown.cancelled() => return,
-                event = events.next() => match event {
-                    Some(Ok(event)) => kubelet.workers.deliver(event),
-                    Some(Err(_)) => relist(&kubelet, &runtime, &mut last).await,
-                    None => break,
-                },
-                _ = ticker.tick() => relist(&kubelet, &runtime, &mut last).await,
+                is_reported = true;
+                tracing::warn!(%error, handler = %runtime.handler, "runtime gives no events; asking again");
             }
         }
-        tokio::time::sleep(RECONNECT_DELAY).await;
+        tokio::select! {
+            () = kubelet.shutdown.cancelled() => return,
+            () = tokio::time::sleep(RECONNECT_DELAY) => {}
+        }
+    }
+}
+
+/// Configures the runtime, and then its events, with the time between two lists.
+async fn open(
+    kubelet: &Kubelet,
+    runtime: &NodeRuntime,
+) -> Result<(EventStream, Duration), wherry_runtimes::Error> {
+    runtime.configure(&kubelet.config.pod_cidr).await?;
+    match runtime.service.events().await {
+        Ok(events) => Ok((events, RELIST_INTERVAL)),
+        Err(wherry_runtimes::Error::Unimplemented(_)) => Ok((futures::stream::pending().boxed(), POLL_INTERVAL)),
+        Err(error) => Err(error),
+    }
+}
+
+/// Delivers events until the stream breaks or the kubelet stops.
+async fn read(
+    kubelet: &Arc<Kubelet>,
+    runtime: &Arc<NodeRuntime>,
+    mut events: EventStream,
+    interval: Duration,
+    last: &mut HashMap<String, Listed>,
+) {
+    let mut ticker = tokio::time::interval_at(tokio::time::Instant::now() + interval, interval);
+    loop {
+        tokio::select! {
+            () = kubelet.shutdown.cancelled() => return,
+            event = events.next() => match event {
+                Some(Ok(event)) => kubelet.workers.deliver(event),
+                Some(Err(wherry_runtimes::Error::DataLoss(_))) => refresh_all(kubelet),
+                Some(Err(_)) | None => return,
+            },
+            _ = ticker.tick() => relist(kubelet, runtime, last).await,
+        }
+    }
+}
+
+/// Every worker asks the runtime for its pod.
+fn refresh_all(kubelet: &Kubelet) {
+    for uid in kubelet.workers.uids() {
+        if let Some(mailbox) = kubelet.workers.get(&uid) {
+            mailbox.post(|inbox| inbox.refresh = true);
+        }
     }
 }
 

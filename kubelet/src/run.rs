@@ -9,7 +9,6 @@ use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::Client;
 use tokio_util::task::TaskTracker;
 use wherry_client::{EventRecorder, Informers, Lifecycle, Selection};
-use wherry_runtimes::{NetworkConfig, RuntimeConfig};
 
 use crate::config::Config;
 use crate::error::Error;
@@ -31,16 +30,10 @@ pub async fn run(client: Client, config: Config, lifecycle: Lifecycle) -> Result
     let shutdown = lifecycle.shutdown.child_token();
     let tasks = TaskTracker::new();
     let runtimes = NodeRuntimes::connect(&config).await?;
-    if !config.pod_cidr.is_empty() {
-        for runtime in runtimes.all() {
-            let network =
-                RuntimeConfig { network_config: NetworkConfig { pod_cidr: config.pod_cidr.clone() } };
-            runtime
-                .service
-                .update_runtime_config(network)
-                .await
-                .map_err(|source| Error::Runtime { verb: "UpdateRuntimeConfig", source })?;
-        }
+    for runtime in runtimes.all() {
+        // Followers tell it again to each new process; here a range that is refused ends the start.
+        let configured = runtime.configure(&config.pod_cidr).await;
+        configured.map_err(|source| Error::Runtime { verb: "UpdateRuntimeConfig", source })?;
     }
     let machine = Machine::measure(&config.root_dir)?;
     let workers = Arc::<Workers>::default();

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
 use wherry_runtimes::{
-    ContainerState, ContainerStatus, ImageSpec, PodSandboxState, PodSandboxStatus, Runtime,
+    ContainerState, ContainerStatus, ImageSpec, NetworkConfig, PodSandboxState, PodSandboxStatus, Runtime,
+    RuntimeConfig,
 };
 
 use crate::error::Error;
@@ -21,6 +22,17 @@ pub(crate) struct NodeRuntime {
     pub(crate) version: String,
     /// The runtime.
     pub(crate) service: Arc<dyn Runtime>,
+}
+
+impl NodeRuntime {
+    /// Tells the runtime the range of the node's pods. Its process does not keep it; saying it again changes nothing.
+    pub(crate) async fn configure(&self, pod_cidr: &str) -> Result<(), wherry_runtimes::Error> {
+        if pod_cidr.is_empty() {
+            return Ok(());
+        }
+        let network_config = NetworkConfig { pod_cidr: pod_cidr.to_owned() };
+        self.service.update_runtime_config(RuntimeConfig { network_config }).await
+    }
 }
 
 /// All runtimes.

@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use wherry_client::EventType;
-use wherry_runtimes::{ContainerStatus, PodSandboxConfig};
+use wherry_runtimes::{ContainerStatus, PodSandboxConfig, PodSandboxFilter};
 
 use super::backoff::{Backoff, elapsed, go_duration};
 use super::container_config::sandbox_config;
@@ -395,6 +395,7 @@ impl Worker {
             Err(error) => {
                 let message = format!("Failed to create pod sandbox: {error}");
                 kubelet.pod_event(&self.pod, EventType::Warning, "FailedCreatePodSandBox", message);
+                self.find_strays(runtime, &error).await;
                 self.failed("sandbox", Duration::from_secs(1));
                 false
             }
@@ -754,6 +755,25 @@ impl Worker {
                     }
                 }
                 Err(_) => {}
+            }
+        }
+    }
+
+    /// A sandbox that exists although nobody here knows it was made by a call whose answer was lost: it is the pod's.
+    async fn find_strays(&mut self, runtime: &Arc<NodeRuntime>, error: &wherry_runtimes::Error) {
+        if !matches!(error, wherry_runtimes::Error::AlreadyExists(_)) {
+            return;
+        }
+        let filter = PodSandboxFilter {
+            label_selector: [(super::labels::POD_UID.to_owned(), self.uid.clone())].into(),
+            ..PodSandboxFilter::default()
+        };
+        for sandbox in runtime.service.list_pod_sandbox(&filter).await.unwrap_or_default() {
+            if let Ok(answer) = runtime.service.pod_sandbox_status(&sandbox.id).await {
+                self.see_sandbox(&answer.status);
+                for status in &answer.containers_statuses {
+                    self.see_container(status, &sandbox.id);
+                }
             }
         }
     }
