@@ -5,13 +5,21 @@ use std::{io, net::SocketAddr, time::Duration};
 use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
+    time::Instant,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{SharedBalancer, choose};
 
-/// How long an endpoint may take to accept. Endpoints are on this machine: one that takes longer is not there.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long an endpoint may take to accept before another one is tried. Endpoints are on this machine: one whose queue is
+/// full, or that is just closing, does not answer at all.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(250);
+
+/// How long a client waits while no endpoint accepts: in an update the rules are a moment behind the endpoints.
+const PATIENCE: Duration = Duration::from_millis(1000);
+
+/// The first pause before all endpoints are tried again; doubled each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
 
 /// How long to wait when the process has no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -80,16 +88,25 @@ async fn serve(mut client_side: TcpStream, client: SocketAddr, balancer: &Shared
     }
 }
 
-/// A connection to an endpoint; one that does not accept is passed over.
+/// A connection to an endpoint; one that does not accept is passed over. While there are endpoints, and none accepts, they
+/// and those that take their place are tried for a while.
 async fn connect(client: SocketAddr, balancer: &SharedBalancer) -> Option<TcpStream> {
-    let mut failed = Vec::new();
-    while let Some(endpoint) = choose(balancer, client, &failed) {
-        match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(endpoint)).await {
-            Ok(Ok(stream)) => return Some(stream),
-            Ok(Err(error)) => tracing::debug!(%endpoint, %error, "endpoint does not accept"),
-            Err(_) => tracing::debug!(%endpoint, "endpoint does not answer"),
+    let deadline = Instant::now() + PATIENCE;
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let mut failed = Vec::new();
+        while let Some(endpoint) = choose(balancer, client, &failed) {
+            match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(endpoint)).await {
+                Ok(Ok(stream)) => return Some(stream),
+                Ok(Err(error)) => tracing::debug!(%endpoint, %error, "endpoint does not accept"),
+                Err(_) => tracing::debug!(%endpoint, "endpoint does not answer"),
+            }
+            failed.push(endpoint);
         }
-        failed.push(endpoint);
+        if failed.is_empty() || Instant::now() + pause > deadline {
+            return None;
+        }
+        tokio::time::sleep(pause).await;
+        pause *= 2;
     }
-    None
 }

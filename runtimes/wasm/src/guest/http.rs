@@ -3,11 +3,11 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -22,6 +22,7 @@ use wasmtime_wasi_http::p2::bindings::ProxyPre;
 use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
+use super::closing;
 use super::ending::bounded;
 use super::{ComponentGuest, Cpu, Grants, Meter, Sockets};
 use crate::code::{Program, Ticking};
@@ -45,6 +46,10 @@ const MAX_HEAD_BYTES: usize = 64 * 1024;
 
 /// Requests of one HTTP/2 connection at once. Source: the specification recommends no less than 100.
 const STREAMS_PER_CONNECTION: u32 = 100;
+
+/// How long a kept connection may be without a request once the container stops. A client that asks within it is
+/// answered, and told that the connection ends; before that its next request may be on the way already.
+const IDLE_AT_END: Duration = Duration::from_secs(1);
 
 /// How long to wait when the machine has no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -89,7 +94,7 @@ impl HttpServer {
         })
     }
 
-    /// Accepts until `drain`, then lets requests end; ends all at once at `kill`.
+    /// Accepts until `drain`, then lets requests end and kept connections run out; ends all at once at `kill`.
     ///
     /// *Cancellation*: dropping it closes the socket and all connections; guests end at their next epoch.
     pub(crate) async fn serve(
@@ -112,7 +117,7 @@ impl HttpServer {
             match accepted {
                 Ok((stream, permit)) => {
                     let server = Arc::clone(&self);
-                    connections.spawn(server.connection(stream, permit, drain.clone(), kill.clone()));
+                    connections.spawn(server.connection(stream, Some(permit), drain.clone(), kill.clone()));
                 }
                 Err(error) => {
                     tracing::warn!(address = %self.address, "cannot accept: {error}");
@@ -120,7 +125,10 @@ impl HttpServer {
                 }
             }
         }
-        drop(listener);
+        for stream in closing::close(listener).await {
+            // The kernel's queue is short: these few may be more than `limits.connections`.
+            connections.spawn(Arc::clone(&self).connection(stream, None, drain.clone(), kill.clone()));
+        }
         connections.close();
         self.guests.close();
         tokio::select! {
@@ -132,7 +140,7 @@ impl HttpServer {
     async fn connection(
         self: Arc<Self>,
         stream: TcpStream,
-        _permit: OwnedSemaphorePermit,
+        _permit: Option<OwnedSemaphorePermit>,
         drain: CancellationToken,
         kill: CancellationToken,
     ) {
@@ -148,17 +156,36 @@ impl HttpServer {
             .timer(TokioTimer::new())
             .max_concurrent_streams(STREAMS_PER_CONNECTION)
             .max_header_list_size(u32::try_from(MAX_HEAD_BYTES).unwrap_or(u32::MAX));
-        let service = service_fn(|request| {
-            let server = Arc::clone(&self);
-            async move { Ok::<_, Infallible>(server.respond(request).await) }
+        let is_http2 = AtomicBool::new(false);
+        let service = service_fn(|request: Request<Incoming>| {
+            let (server, drain) = (Arc::clone(&self), drain.clone());
+            let has_one_stream = request.version() < Version::HTTP_2;
+            is_http2.store(!has_one_stream, Ordering::Relaxed);
+            async move {
+                let mut response = server.respond(request).await;
+                if has_one_stream && drain.is_cancelled() {
+                    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
+                Ok::<_, Infallible>(response)
+            }
         });
         let connection = builder.serve_connection(TokioIo::new(stream), service);
         tokio::pin!(connection);
         tokio::select! {
             _ = connection.as_mut() => return,
             () = kill.cancelled() => return,
-            () = drain.cancelled() => connection.as_mut().graceful_shutdown(),
+            () = drain.cancelled() => {}
         }
+        // HTTP/2 says goodbye in a frame of its own. A connection of HTTP/1.1 that seems idle may carry a request that is
+        // not here yet: closing it now would reset it.
+        if !is_http2.load(Ordering::Relaxed) {
+            tokio::select! {
+                _ = connection.as_mut() => return,
+                () = kill.cancelled() => return,
+                () = tokio::time::sleep(IDLE_AT_END) => {}
+            }
+        }
+        connection.as_mut().graceful_shutdown();
         tokio::select! {
             _ = connection => {}
             () = kill.cancelled() => {}

@@ -1,6 +1,7 @@
 //! Running guests: what they are granted, what they use, how they end.
 
 mod arguments;
+mod closing;
 mod command;
 mod context;
 mod ending;
