@@ -17,6 +17,9 @@ pub(super) struct Arguments {
     /// Where to listen; port 0 takes any that is free.
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:6443")]
     listen: SocketAddr,
+    /// A node whose kubelet runs alone: its kubeconfig is written to pki/kubelet-NAME.yaml. May be given again.
+    #[arg(long, value_name = "NAME")]
+    node_name: Vec<String>,
     #[command(flatten)]
     network: network::NetworkArguments,
     #[command(flatten)]
@@ -26,6 +29,10 @@ pub(super) struct Arguments {
 impl Arguments {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         self.network.check()?;
+        for name in &self.node_name {
+            let wrong = wherry_machinery::names::dns1123_subdomain(name);
+            anyhow::ensure!(wrong.is_empty(), "--node-name {name:?}: {}", wrong.join("; "));
+        }
         let data_dir = self.directory.data_dir()?;
         let _lock = data_dir.lock("apiserver")?;
         let store = self.store.open(&data_dir).await?;
@@ -35,11 +42,15 @@ impl Arguments {
             .write_kubeconfig(&data_dir.kubeconfig(), &url, &ClientIdentity::Admin)
             .context("cannot write the kubeconfig")?;
         // What the other components need to run alone, each as itself.
-        for (file, identity) in [
-            ("scheduler.yaml", ClientIdentity::Scheduler),
-            ("controllers.yaml", ClientIdentity::Controllers),
-            ("proxy.yaml", ClientIdentity::Proxy),
-        ] {
+        let kubelets = self.node_name.iter().map(|name| {
+            (format!("kubelet-{name}.yaml"), ClientIdentity::Kubelet { node_name: name.clone() })
+        });
+        let components = [
+            ("scheduler.yaml".to_owned(), ClientIdentity::Scheduler),
+            ("controllers.yaml".to_owned(), ClientIdentity::Controllers),
+            ("proxy.yaml".to_owned(), ClientIdentity::Proxy),
+        ];
+        for (file, identity) in components.into_iter().chain(kubelets) {
             let path = data_dir.pki().join(file);
             api.pki
                 .write_kubeconfig(&path, &url, &identity)

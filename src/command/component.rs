@@ -82,7 +82,7 @@ impl ProxyArguments {
 }
 
 /// Run one component until Ctrl-C, then let it drain.
-pub(super) async fn until_asked<F>(
+async fn until_asked<F>(
     name: &'static str,
     start: impl FnOnce(Lifecycle) -> F,
 ) -> anyhow::Result<()>

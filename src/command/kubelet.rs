@@ -3,11 +3,7 @@
 use clap::Args;
 use wherry_apiserver::pki::Pki;
 
-use super::{
-    DataDirArguments,
-    component::{self, until_asked},
-    network, up, wasm_runtime,
-};
+use super::{DataDirArguments, component, network, shutdown, up, wasm_runtime};
 use crate::{logging, node::Node, supervise::Supervisor};
 
 #[derive(Debug, Args)]
@@ -49,16 +45,28 @@ impl Arguments {
         let client = self.cluster.client().await?;
 
         let mut supervisor = Supervisor::default();
+        let asked = shutdown::asked();
+        tokio::pin!(asked);
         if self.runtime_endpoint.is_none() {
             supervisor.spawn("wasm-runtime", move |lifecycle| {
                 let wasm = wasm.clone();
                 Box::pin(async move { Ok(wasm.run(lifecycle).await?) })
             });
+            let board = supervisor.board();
+            // The kubelet gives up on a runtime that does not answer.
+            tokio::select! {
+                asked = &mut asked => {
+                    supervisor.stop().await;
+                    return asked;
+                }
+                () = board.wait_ready("wasm-runtime") => {}
+            }
         }
-        let result = until_asked("kubelet", |lifecycle| async {
-            Ok(wherry_kubelet::run(client, config, lifecycle).await?)
-        })
-        .await;
+        supervisor.spawn("kubelet", move |lifecycle| {
+            let (client, config) = (client.clone(), config.clone());
+            Box::pin(async move { Ok(wherry_kubelet::run(client, config, lifecycle).await?) })
+        });
+        let result = asked.await;
         supervisor.stop().await;
         result
     }

@@ -3,9 +3,13 @@
 //! Every test starts a cluster of its own: its own data directory, port 0, and its own part of 127.0.0.0/8.
 #![allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
 
+mod alone;
 mod clients;
+mod etcd;
 mod faults;
 mod kubectl;
+mod network;
+mod node;
 mod rejected;
 mod rolling;
 mod samples;

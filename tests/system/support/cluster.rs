@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::Write as _,
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
@@ -32,38 +32,61 @@ pub(crate) struct Output {
 /// A running cluster; stopped, guests included, when dropped.
 pub(crate) struct TestCluster {
     directory: TempDir,
+    /// `wherry up`, or the API server where every component is a process.
     process: Child,
+    /// The components that are processes of their own, in the order in which they were started.
+    components: Vec<(Component, Child)>,
     networks: Networks,
     arguments: Vec<String>,
 }
 
-/// The part of 127.0.0.0/8 that is this test's own.
-#[derive(Debug, Clone, Copy)]
+/// The part of 127.0.0.0/8 that is this cluster's own.
+#[derive(Debug)]
 struct Networks {
     second_octet: u8,
+    /// Whoever listens here has the range, as long as it does: tests of any number of runs never share one.
+    _claim: TcpListener,
 }
 
 impl Networks {
-    /// Tests that run at the same time have different slots, and clusters of one test different numbers.
-    fn of_this_test() -> Self {
-        let slot = std::env::var("NEXTEST_TEST_GLOBAL_SLOT").ok().and_then(|slot| slot.parse::<u32>().ok());
+    /// A range that no other test has.
+    fn claim() -> Self {
         // 127.100 to 127.227: out of the way of a cluster that a user runs, which has 127.64 and 127.96.
-        let number = slot.unwrap_or_else(std::process::id) % 128;
-        Self { second_octet: 100 + u8::try_from(number).unwrap() }
+        let first = std::process::id() % 128;
+        (0..128)
+            .find_map(|number| {
+                let second_octet = 100 + u8::try_from((first + number) % 128).unwrap();
+                let claim = TcpListener::bind((format!("127.{second_octet}.127.253"), 42_000)).ok()?;
+                Some(Self { second_octet, _claim: claim })
+            })
+            .expect("a part of 127.0.0.0/8 that no other test has")
     }
 
-    fn pod_cidr(self) -> String {
+    fn pod_cidr(&self) -> String {
         format!("127.{}.0.0/17", self.second_octet)
     }
 
-    fn service_cidr(self) -> String {
+    fn service_cidr(&self) -> String {
         format!("127.{}.128.0/17", self.second_octet)
     }
 
-    fn node_ip(self) -> String {
+    fn node_ip(&self) -> String {
         // Within the pods' part, but never given to a pod: the last address of the range.
         format!("127.{}.127.254", self.second_octet)
     }
+}
+
+/// A component that can be a process of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Component {
+    Scheduler,
+    Controllers,
+    Proxy,
+    Kubelet,
+}
+
+impl Component {
+    pub(crate) const ALL: [Self; 4] = [Self::Scheduler, Self::Controllers, Self::Proxy, Self::Kubelet];
 }
 
 impl TestCluster {
@@ -74,27 +97,88 @@ impl TestCluster {
 
     /// The same with further arguments for `wherry up`.
     pub(crate) fn start_with(arguments: &[&str]) -> Self {
-        let directory = tempfile::Builder::new().prefix("wherry-test-").tempdir().unwrap();
-        // The runtime's unprivileged user must be able to pass.
-        fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-        let networks = Networks::of_this_test();
+        let (directory, networks) = (directory(), Networks::claim());
         let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        let process = spawn(directory.path(), networks, &arguments);
-        let mut cluster = Self { directory, process, networks, arguments };
+        let process = spawn(directory.path(), &networks, &arguments);
+        let mut cluster = Self { directory, process, components: Vec::new(), networks, arguments };
         cluster.wait_ready();
         cluster
     }
 
+    /// A cluster whose API server and components are processes of their own, each with its own identity.
+    pub(crate) fn start_in_parts() -> Self {
+        let (directory, networks) = (directory(), Networks::claim());
+        // The same at every start: the components' kubeconfigs name it.
+        let arguments = vec![format!("--listen=127.0.0.1:{}", free_port())];
+        let process = spawn_api_server(directory.path(), &networks, &arguments);
+        let mut cluster = Self { directory, process, components: Vec::new(), networks, arguments };
+        cluster.wait_api();
+        for component in Component::ALL {
+            cluster.start_component(component);
+        }
+        cluster.wait_node();
+        cluster
+    }
+
+    /// Start one component as a process.
+    pub(crate) fn start_component(&mut self, component: Component) {
+        let mut command = logged(Command::new(wherry()), self.directory.path());
+        let pki = self.data_dir().join("pki");
+        match component {
+            Component::Scheduler => command.arg("scheduler").arg("--kubeconfig").arg(pki.join("scheduler.yaml")),
+            Component::Controllers => command
+                .arg("controllers")
+                .arg("--kubeconfig")
+                .arg(pki.join("controllers.yaml"))
+                .arg("--root-ca-file")
+                .arg(pki.join("ca.crt")),
+            Component::Proxy => command
+                .arg("proxy")
+                .arg("--kubeconfig")
+                .arg(pki.join("proxy.yaml"))
+                .args(["--node-name", NODE_NAME, "--node-ip", &self.networks.node_ip()]),
+            Component::Kubelet => command
+                .arg("kubelet")
+                .arg("--kubeconfig")
+                .arg(pki.join(format!("kubelet-{NODE_NAME}.yaml")))
+                .arg("--data-dir")
+                .arg(self.data_dir())
+                .args(["--node-name", NODE_NAME, "--kubelet-port", "0"])
+                .args(["--pod-cidr", &self.networks.pod_cidr(), "--service-cidr", &self.networks.service_cidr()])
+                .args(["--node-ip", &self.networks.node_ip()]),
+        };
+        self.components.push((component, command.spawn().unwrap()));
+    }
+
+    /// End one component with SIGKILL.
+    pub(crate) fn kill_component(&mut self, component: Component) {
+        let position = self.components.iter().position(|(which, _)| *which == component).unwrap();
+        let (_, mut process) = self.components.remove(position);
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
+
+    /// The API server again, after it was killed; the components are as they were.
+    pub(crate) fn start_api_server_again(&mut self) {
+        self.process = spawn_api_server(self.directory.path(), &self.networks, &self.arguments);
+        self.wait_api();
+    }
+
     /// `wherry up` again on the same data, after it was killed or stopped.
     pub(crate) fn start_again(&mut self) {
-        self.process = spawn(self.directory.path(), self.networks, &self.arguments);
+        self.process = spawn(self.directory.path(), &self.networks, &self.arguments);
         self.wait_ready();
     }
 
     fn wait_ready(&mut self) {
+        self.wait_api();
+        self.wait_node();
+    }
+
+    fn wait_api(&mut self) {
         eventually("the cluster's readiness", || {
             if let Some(status) = self.process.try_wait().unwrap() {
-                panic!("wherry up ended with {status}:\n{}", self.log());
+                panic!("wherry ended with {status}:\n{}", self.log());
             }
             if !self.kubeconfig().exists() {
                 return Err("there is no kubeconfig".to_owned());
@@ -102,8 +186,20 @@ impl TestCluster {
             let output = self.kubectl(&["get", "--raw", "/readyz"]);
             if output.code == 0 { Ok(()) } else { Err(output.stderr) }
         });
-        let output = self.kubectl(&["wait", "--for=condition=Ready", "node", "--all", "--timeout=60s"]);
-        assert_eq!(output.code, 0, "{output:?}\n{}", self.log());
+    }
+
+    fn wait_node(&mut self) {
+        eventually("the node's readiness", || {
+            let ended = self.components.iter_mut().find_map(|(component, process)| {
+                process.try_wait().unwrap().map(|status| format!("{component:?} ended with {status}"))
+            });
+            if let Some(ended) = ended {
+                panic!("{ended}:\n{}", self.log());
+            }
+            let node = format!("node/{NODE_NAME}");
+            let output = self.kubectl(&["wait", "--for=condition=Ready", &node, "--timeout=5s"]);
+            if output.code == 0 { Ok(()) } else { Err(format!("{}\n{}", output.stderr, self.log())) }
+        });
     }
 
     /// The process of `wherry up`.
@@ -220,6 +316,10 @@ impl TestCluster {
 impl Drop for TestCluster {
     fn drop(&mut self) {
         let runtime = self.runtime_pid();
+        while let Some((_, mut component)) = self.components.pop() {
+            let _ = kill(Pid::from_raw(i32::try_from(component.id()).unwrap()), Signal::SIGTERM);
+            let _ = component.wait();
+        }
         if matches!(self.process.try_wait(), Ok(None)) {
             let _ = kill(Pid::from_raw(self.pid()), Signal::SIGTERM);
             let _ = self.process.wait();
@@ -240,21 +340,50 @@ pub(crate) fn samples() -> PathBuf {
     std::env::var_os("WHERRY_TEST_SAMPLES").map_or_else(|| folder.into(), PathBuf::from)
 }
 
-fn spawn(directory: &Path, networks: Networks, arguments: &[String]) -> Child {
-    let log = fs::OpenOptions::new().create(true).append(true).open(directory.join("log")).unwrap();
-    Command::new(wherry())
+/// The name of every test cluster's node.
+const NODE_NAME: &str = "test-node";
+
+fn directory() -> TempDir {
+    let directory = tempfile::Builder::new().prefix("wherry-test-").tempdir().unwrap();
+    // The runtime's unprivileged user must be able to pass.
+    fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    directory
+}
+
+/// A port of 127.0.0.1 that was free a moment ago.
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn spawn(directory: &Path, networks: &Networks, arguments: &[String]) -> Child {
+    logged(Command::new(wherry()), directory)
         .arg("up")
         .arg("--data-dir")
         .arg(directory.join("data"))
-        .args(["--listen", "127.0.0.1:0", "--kubelet-port", "0", "--node-name", "test-node"])
+        .args(["--listen", "127.0.0.1:0", "--kubelet-port", "0", "--node-name", NODE_NAME])
         .args(["--pod-cidr", &networks.pod_cidr(), "--service-cidr", &networks.service_cidr()])
         .args(["--node-ip", &networks.node_ip()])
         .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(log.try_clone().unwrap())
-        .stderr(log)
         .spawn()
         .unwrap()
+}
+
+fn spawn_api_server(directory: &Path, networks: &Networks, arguments: &[String]) -> Child {
+    logged(Command::new(wherry()), directory)
+        .arg("apiserver")
+        .arg("--data-dir")
+        .arg(directory.join("data"))
+        .args(["--node-name", NODE_NAME, "--service-cidr", &networks.service_cidr()])
+        .args(arguments)
+        .spawn()
+        .unwrap()
+}
+
+/// The command, with all that it says in the cluster's log.
+fn logged(mut command: Command, directory: &Path) -> Command {
+    let log = fs::OpenOptions::new().create(true).append(true).open(directory.join("log")).unwrap();
+    command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+    command
 }
 
 fn run(command: &mut Command, input: Option<&str>) -> Output {

@@ -1,10 +1,16 @@
 //! A cluster for one test, and the ways to look at it.
 
 mod cluster;
+mod etcd;
+mod guests;
 mod http;
+mod registry;
 
-pub(crate) use cluster::{TestCluster, samples as samples_folder};
+pub(crate) use cluster::{Component, TestCluster, samples as samples_folder};
+pub(crate) use etcd::TestEtcd;
+pub(crate) use guests::{Answering, COMMAND, Echoing, HTTP, guest_file};
 pub(crate) use http::{Keepalive, get, try_get};
+pub(crate) use registry::Registry;
 
 use std::time::{Duration, Instant};
 
