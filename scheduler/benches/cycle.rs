@@ -15,8 +15,8 @@ use wherry_scheduler::cycle::{Decision, cycle};
 use wherry_scheduler::framework::Profile;
 use wherry_scheduler::pod_info::PodInfo;
 
-/// kube-scheduler's figure at 5,000 nodes, from its own published benchmarks.
-const KUBE_SCHEDULER_PODS_PER_SECOND: f64 = 745.0;
+/// The budget at 5,000 nodes; kube-scheduler, whole, is known to do 680 to 810 (not measured in this run).
+const BUDGET_PODS_PER_SECOND: f64 = 5000.0;
 const TIME: Duration = Duration::from_secs(3);
 
 fn main() {
@@ -55,8 +55,8 @@ fn main() {
         }
         let per_second = f64::from(count) / began.elapsed().as_secs_f64();
         println!(
-            "{nodes:>5} nodes: {per_second:.0} pods/s, {:.1} times kube-scheduler's published figure at 5,000 nodes",
-            per_second / KUBE_SCHEDULER_PODS_PER_SECOND
+            "{nodes:>5} nodes: {per_second:.0} pods/s, {:.2} of the budget at 5,000 nodes",
+            per_second / BUDGET_PODS_PER_SECOND
         );
     }
 }
