@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use wherry_client::Lifecycle;
 use wherry_kubelet::{Config, RuntimeEntry};
 use wherry_runtimes::fake::{Behaviour, Exit, FakeRuntime, SystemClock};
-use wherry_runtimes::{ContainerFilter, RuntimeService as _};
+use wherry_runtimes::{ContainerFilter, Error, RuntimeService as _};
 
 struct Node {
     api: MockApi,
@@ -503,6 +503,40 @@ async fn a_dead_sandbox_is_replaced_and_its_containers_start_again() {
         |s: &Value| s["containerStatuses"][0]["containerID"] != before["containerStatuses"][0]["containerID"];
     let after = node.until("web", "ready again", |s| is_ready(s) && is_new(s)).await;
     assert_eq!(after["containerStatuses"][0]["restartCount"], 1);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_happened_while_the_runtime_gave_no_events_is_found_out_and_it_is_configured_again() {
+    let node = Node::start().await;
+    node.create("web", one_container("web:1")).await;
+    let before = node.until("web", "ready", is_ready).await;
+    let sandboxes =
+        node.runtime.list_pod_sandbox(&wherry_runtimes::PodSandboxFilter::default()).await.unwrap();
+    for _ in 0..3 {
+        node.runtime.fail_next("GetContainerEvents", Error::Unavailable("connection refused".to_owned()));
+    }
+    node.runtime.clear_calls();
+    node.runtime.break_events();
+    node.runtime.break_sandbox(&sandboxes[0].id);
+    let is_new =
+        |s: &Value| s["containerStatuses"][0]["containerID"] != before["containerStatuses"][0]["containerID"];
+    node.until("web", "ready again", |s| is_ready(s) && is_new(s)).await;
+    let calls = node.runtime.calls();
+    assert!(calls.contains(&"UpdateRuntimeConfig".to_owned()), "{calls:?}");
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sandbox_whose_maker_got_no_answer_is_used_and_removed_with_its_pod() {
+    let node = Node::start().await;
+    node.runtime.fail_next("PodSandboxStatus", Error::Unavailable("connection reset".to_owned()));
+    node.create("web", one_container("web:1")).await;
+    node.until("web", "ready", is_ready).await;
+    node.pods().delete("web", &DeleteParams::default()).await.unwrap();
+    node.gone("web").await;
+    let all = wherry_runtimes::PodSandboxFilter::default();
+    assert!(node.runtime.list_pod_sandbox(&all).await.unwrap().is_empty());
     node.stop().await;
 }
 

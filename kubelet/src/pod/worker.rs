@@ -466,6 +466,8 @@ impl Worker {
         match outcome {
             Launched::NeedsImage => self.pull(runtime, container),
             Launched::Waiting(waiting) => {
+                // It may have been made by a call whose answer was lost.
+                self.mailbox.post(|inbox| inbox.refresh |= waiting.reason == "CreateContainerError");
                 self.waiting.insert(name.to_owned(), waiting);
                 self.failed(name, Duration::from_secs(5));
             }

@@ -108,6 +108,11 @@ impl FakeRuntime {
         self.shared.stop_sandbox(&mut self.state(), pod_sandbox_id);
     }
 
+    /// Every reader of events loses its stream, as when the process behind a socket dies.
+    pub fn break_events(&self) {
+        std::mem::take(&mut self.state().events_broken).cancel();
+    }
+
     /// Verbs called so far, in order, each as `Verb` or `Verb id`, for tests that count calls.
     pub fn calls(&self) -> Vec<String> {
         self.state().calls.iter().cloned().collect()

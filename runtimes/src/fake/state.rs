@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::script::{Behaviour, Exit};
 use super::{Clock, Shared};
@@ -31,6 +32,8 @@ pub(super) struct State {
     pub(super) calls: VecDeque<String>,
     pub(super) pod_cidr: Option<(Ipv4Addr, u32)>,
     pub(super) next_id: u64,
+    /// Ends the present streams of events.
+    pub(super) events_broken: CancellationToken,
     next_address: u32,
 }
 

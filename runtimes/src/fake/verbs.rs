@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::StreamExt as _;
 use tokio::sync::watch;
 
 use super::script::{Behaviour, Exit, OnStop};
@@ -406,7 +407,8 @@ impl RuntimeService for FakeRuntime {
     }
 
     async fn events(&self) -> Result<EventStream> {
-        drop(self.shared.enter("GetContainerEvents", "")?);
-        Ok(self.shared.events.subscribe(&self.shared.shutdown))
+        let broken = self.shared.enter("GetContainerEvents", "")?.events_broken.clone();
+        let events = self.shared.events.subscribe(&self.shared.shutdown);
+        Ok(events.take_until(broken.cancelled_owned()).boxed())
     }
 }
