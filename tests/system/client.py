@@ -25,11 +25,18 @@ for event in watch.Watch().stream(
         break
 print(f"phases end in {phase}")
 print(core.read_namespaced_pod_log("python", "default"), end="")
+# From before the deletion on, so that it is seen however quick it is.
+version = core.read_namespaced_pod("python", "default").metadata.resource_version
 core.delete_namespaced_pod("python", "default")
 for event in watch.Watch().stream(
-    core.list_namespaced_pod, "default", label_selector="app=python", timeout_seconds=60
+    core.list_namespaced_pod,
+    "default",
+    label_selector="app=python",
+    resource_version=version,
+    timeout_seconds=60,
 ):
     if event["type"] == "DELETED":
+        print("its deletion was watched")
         break
 try:
     core.read_namespaced_pod("python", "default")

@@ -125,6 +125,6 @@ fn the_python_client_creates_watches_reads_logs_and_deletes() {
     assert!(output.status.success(), "{}\n{}", String::from_utf8_lossy(&output.stderr), cluster.state());
     assert_eq!(
         String::from_utf8_lossy(&output.stdout),
-        "phases end in Succeeded\n168 primes below 1000\ngone\n"
+        "phases end in Succeeded\n168 primes below 1000\nits deletion was watched\ngone\n"
     );
 }
