@@ -13,6 +13,7 @@
 mod error;
 pub mod events;
 pub mod fake;
+pub mod files;
 mod filter;
 pub mod log;
 mod messages;

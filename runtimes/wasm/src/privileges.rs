@@ -5,10 +5,13 @@
 //! `CAP_NET_BIND_SERVICE`, because guests may listen on ports below 1024. Started by anybody else it keeps what it is,
 //! and gives up all the same what can be given up. Nothing it starts later can gain privileges (`no_new_privs`).
 
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{Gid, Uid};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, chownat, fchown, openat, statat};
+use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 /// What to keep access to, and whom to become.
@@ -134,16 +137,39 @@ enum Depth {
     All,
 }
 
-/// Changes the owner without following links, and touches only what is not yet the user's.
+/// Directories below the runtime's own that are handed over. Its own files are not as deep; what guests made may be.
+const MAX_DEPTH: usize = 16;
+
+/// Changes the owner of what is not yet the user's, without following a link in there: the user may have put it there.
 fn hand_over(path: &Path, options: &Options, depth: Depth) -> Result<(), Error> {
-    let failed = |source: std::io::Error| Error::Directory { path: path.to_owned(), source };
-    let metadata = std::fs::symlink_metadata(path).map_err(failed)?;
-    if metadata.uid() != options.uid || metadata.gid() != options.gid {
-        std::os::unix::fs::lchown(path, Some(options.uid), Some(options.gid)).map_err(failed)?;
-    }
-    if depth == Depth::All && metadata.is_dir() {
-        for entry in std::fs::read_dir(path).map_err(failed)? {
-            hand_over(&entry.map_err(failed)?.path(), options, depth)?;
+    let failed = |errno: Errno| Error::Directory { path: path.to_owned(), source: errno.into() };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = openat(CWD, path, flags, Mode::empty()).map_err(failed)?;
+    let owner = (rustix::fs::Uid::from_raw(options.uid), rustix::fs::Gid::from_raw(options.gid));
+    fchown(&directory, Some(owner.0), Some(owner.1)).map_err(failed)?;
+    if depth == Depth::All { hand_over_content(&directory, owner, MAX_DEPTH).map_err(failed) } else { Ok(()) }
+}
+
+type Owner = (rustix::fs::Uid, rustix::fs::Gid);
+
+fn hand_over_content(directory: &OwnedFd, owner: Owner, depth: usize) -> Result<(), Errno> {
+    for entry in Dir::read_from(directory)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        let found = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        let is_directory = FileType::from_raw_mode(found.st_mode) == FileType::Directory;
+        let is_theirs = found.st_uid == owner.0.as_raw() && found.st_gid == owner.1.as_raw();
+        // A file with a second name may be anybody's.
+        if !is_theirs && (is_directory || found.st_nlink == 1) {
+            chownat(directory, name, Some(owner.0), Some(owner.1), AtFlags::SYMLINK_NOFOLLOW)?;
+        }
+        if is_directory && depth > 0 {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let below = openat(directory, name, flags, Mode::empty())?;
+            hand_over_content(&below, owner, depth - 1)?;
         }
     }
     Ok(())

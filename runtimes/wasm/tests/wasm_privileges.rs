@@ -31,6 +31,10 @@ fn root_becomes_nobody_with_one_capability_and_others_stay_who_they_are() {
     std::fs::create_dir_all(root.join("data/images")).unwrap();
     std::fs::write(root.join("data/images/index.json"), "{}").unwrap();
     std::fs::write(root.join("secret"), "").unwrap();
+    // What the user may have left there: a link out, a second name, and a tree deeper than a path can be.
+    std::os::unix::fs::symlink(root.join("secret"), root.join("data/link")).unwrap();
+    std::fs::hard_link(root.join("secret"), root.join("data/second")).unwrap();
+    std::fs::create_dir_all(root.join("data").join("d/".repeat(1000))).unwrap();
     std::fs::set_permissions(root.join("secret"), std::os::unix::fs::PermissionsExt::from_mode(0o600))
         .unwrap();
     let output = Command::new(std::env::current_exe().unwrap())
@@ -58,5 +62,6 @@ fn root_becomes_nobody_with_one_capability_and_others_stay_who_they_are() {
             assert_eq!(value(set), kept, "{set}");
         }
         assert_eq!(std::fs::metadata(root.join("data/images/index.json")).unwrap().uid(), 65532);
+        assert_eq!(std::fs::metadata(root.join("secret")).unwrap().uid(), 0);
     }
 }

@@ -116,9 +116,11 @@ impl Grants {
             .stdout(GuestOutput::new(&self.log, Stream::Stdout))
             .stderr(GuestOutput::new(&self.log, Stream::Stderr));
         for mount in self.mounts.iter() {
-            builder.preopened_dir(&mount.host, &mount.guest, mount.permissions()).map_err(|error| {
-                error.context(format!("mount {} at {}", mount.host.display(), mount.guest))
-            })?;
+            let what = || format!("mount {} at {}", mount.host.display(), mount.guest);
+            let held = mount.open().map_err(|error| wasmtime::Error::from(error).context(what()))?;
+            builder
+                .preopened_dir(held.path(), &mount.guest, mount.permissions())
+                .map_err(|error| error.context(what()))?;
         }
         if sockets == Sockets::AsGranted {
             let outbound = Arc::clone(&self.outbound);

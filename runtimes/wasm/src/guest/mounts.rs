@@ -3,12 +3,25 @@
 //! WASI has directories only. A mount of a single file (`/etc/hosts`, a termination log, a `subPath`) becomes a directory
 //! of the container's own that holds a hard link to it, or a copy where a link is not possible; a copy that may be written
 //! is copied back when the guest has ended.
+//!
+//! A guest may put a symbolic link where a mount of another container (or of its own next instance) begins, because both can
+//! be in one volume. So a mount is a path without links: links are followed once, when the container is made, and only
+//! those of root; every instance opens the path anew, and a link in it then is an error.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Component, Path, PathBuf};
 
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, linkat, openat2};
+use rustix::io::Errno;
 use wasmtime_wasi::FsPerms;
+use wherry_runtimes::files::{Held, open_file, open_file_emptied};
 use wherry_runtimes::{Error, Mount};
+
+/// Most links followed. Source: Linux gives up (ELOOP) after 40.
+const MAX_LINKS: usize = 40;
 
 /// A directory that a guest gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +34,11 @@ pub(crate) struct GuestMount {
 impl GuestMount {
     pub(crate) fn permissions(&self) -> FsPerms {
         if self.readonly { FsPerms::ReadOnly } else { FsPerms::ReadWrite }
+    }
+
+    /// The directory for one instance; fails when a link has come in its way.
+    pub(crate) fn open(&self) -> io::Result<Held> {
+        Held::directory(&self.host)
     }
 }
 
@@ -36,7 +54,7 @@ impl Mounts {
     /// Looks at what the mounts are, and makes what single files need below `scratch`. Blocking.
     pub(crate) fn prepare(mounts: &[Mount], scratch: &Path) -> Result<Self, Error> {
         let mut prepared = Self::default();
-        let mut files: BTreeMap<String, Vec<(&Mount, String)>> = BTreeMap::new();
+        let mut files: BTreeMap<String, Vec<SingleFile>> = BTreeMap::new();
         for mount in mounts {
             if mount.image.is_some() {
                 return Err(Error::Unimplemented(
@@ -46,18 +64,20 @@ impl Mounts {
             let guest = clean(&mount.container_path).ok_or_else(|| {
                 Error::InvalidArgument(format!("mount path {:?} is not absolute", mount.container_path))
             })?;
-            let metadata = std::fs::metadata(&mount.host_path)
+            let (host, metadata) = without_links(Path::new(&mount.host_path))
+                .and_then(|host| std::fs::symlink_metadata(&host).map(|metadata| (host, metadata)))
                 .map_err(|error| Error::InvalidArgument(format!("mount {}: {error}", mount.host_path)))?;
             if metadata.is_dir() {
                 prepared.directories.push(GuestMount {
-                    host: PathBuf::from(&mount.host_path),
+                    host,
                     guest,
                     readonly: mount.readonly,
                 });
             } else if metadata.is_file() {
                 let (parent, name) = guest.rsplit_once('/').unwrap_or(("", &guest));
                 let parent = if parent.is_empty() { "/" } else { parent };
-                files.entry(parent.to_owned()).or_default().push((mount, name.to_owned()));
+                let file = SingleFile { host, name: name.to_owned(), readonly: mount.readonly };
+                files.entry(parent.to_owned()).or_default().push(file);
             }
             // Sockets and devices have no meaning in WASI; a guest does not see them.
         }
@@ -68,25 +88,26 @@ impl Mounts {
         Ok(prepared)
     }
 
-    fn add_files(&mut self, directory: &Path, parent: &str, files: &[(&Mount, String)]) -> Result<(), Error> {
-        let failed = |error: std::io::Error| Error::Internal(format!("mount files at {parent}: {error}"));
-        std::fs::create_dir_all(directory).map_err(failed)?;
-        for (mount, name) in files {
-            let (from, to) = (PathBuf::from(&mount.host_path), directory.join(name));
+    fn add_files(&mut self, directory: &Path, parent: &str, files: &[SingleFile]) -> Result<(), Error> {
+        let failed = |error: io::Error| Error::Internal(format!("mount files at {parent}: {error}"));
+        // For this user alone: copies of Secrets are in there.
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
+        let directory = directory.canonicalize().map_err(failed)?;
+        for SingleFile { host, name, readonly } in files {
+            let to = directory.join(name);
             // A read-only file is always copied: a link would let the guest write to the host's file, because other
             // files of the same directory may be writable.
-            let linked = !mount.readonly && std::fs::hard_link(&from, &to).is_ok();
-            if !linked {
-                std::fs::copy(&from, &to).map_err(failed)?;
-                if !mount.readonly {
-                    self.copied.push((to, from));
+            if *readonly || link(host, &to).is_err() {
+                copy_new(host, &to).map_err(failed)?;
+                if !readonly {
+                    self.copied.push((to, host.clone()));
                 }
             }
         }
         self.directories.push(GuestMount {
-            host: directory.to_owned(),
+            host: directory,
             guest: parent.to_owned(),
-            readonly: files.iter().all(|(mount, _)| mount.readonly),
+            readonly: files.iter().all(|file| file.readonly),
         });
         Ok(())
     }
@@ -94,11 +115,73 @@ impl Mounts {
     /// Brings what the guest wrote into copies to the host's files.
     pub(crate) fn copy_back(&self) {
         for (ours, theirs) in &self.copied {
-            if let Err(error) = std::fs::copy(ours, theirs) {
+            // The guest may have put anything in the place of our copy.
+            let copied = open_file(ours)
+                .and_then(|mut ours| io::copy(&mut ours, &mut open_file_emptied(theirs)?));
+            if let Err(error) = copied {
                 tracing::warn!(path = %theirs.display(), "cannot write a mounted file back: {error}");
             }
         }
     }
+}
+
+/// A mount of one file.
+struct SingleFile {
+    host: PathBuf,
+    name: String,
+    readonly: bool,
+}
+
+/// A hard link to exactly the file that the path leads to without links.
+fn link(from: &Path, to: &Path) -> io::Result<()> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let held = openat2(CWD, from, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)?;
+    let name = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&held));
+    Ok(linkat(CWD, name, CWD, to, AtFlags::SYMLINK_FOLLOW)?)
+}
+
+fn copy_new(from: &Path, to: &Path) -> io::Result<()> {
+    let mut from = open_file(from)?;
+    let permissions = from.metadata()?.permissions();
+    let mut to = std::fs::OpenOptions::new().write(true).create_new(true).open(to)?;
+    io::copy(&mut from, &mut to)?;
+    to.set_permissions(permissions)
+}
+
+/// The path with the links in it followed, which must be root's: a guest's are those of this runtime's user.
+fn without_links(path: &Path) -> io::Result<PathBuf> {
+    match openat2(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
+        Ok(_) => return Ok(path.to_owned()),
+        Err(Errno::LOOP) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let parts = |path: &Path| -> Vec<OsString> {
+        path.components().rev().map(|part| part.as_os_str().to_owned()).collect()
+    };
+    let (mut real, mut rest, mut links) = (PathBuf::from("/"), parts(path), 0);
+    while let Some(part) = rest.pop() {
+        if part == OsStr::new("..") {
+            real.pop();
+            continue;
+        }
+        if matches!(Path::new(&part).components().next(), Some(Component::RootDir)) {
+            real = PathBuf::from("/");
+            continue;
+        }
+        let at = real.join(&part);
+        let metadata = std::fs::symlink_metadata(&at)?;
+        if !metadata.is_symlink() {
+            real = at;
+            continue;
+        }
+        links += 1;
+        if metadata.uid() != 0 || links > MAX_LINKS {
+            let text = format!("{} is a symbolic link that is not followed", at.display());
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+        }
+        rest.extend(parts(&std::fs::read_link(&at)?));
+    }
+    Ok(real)
 }
 
 /// An absolute path without doubled slashes, `.` and `..`.
@@ -156,5 +239,51 @@ mod tests {
             };
             assert!(Mounts::prepare(&[mount], dir.path()).is_err(), "{host} {container}");
         }
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_a_mount_is_not_followed_by_later_instances() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        let (volume, secret) = (root.join("volume"), root.join("secret"));
+        std::fs::create_dir_all(volume.join("part")).unwrap();
+        std::fs::create_dir(&secret).unwrap();
+        std::fs::write(secret.join("token"), "secret").unwrap();
+        std::fs::write(volume.join("file"), "").unwrap();
+        let mount = |host: PathBuf, container: &str| Mount {
+            host_path: host.display().to_string(),
+            container_path: container.to_owned(),
+            ..Default::default()
+        };
+        let mounts = [mount(volume.join("part"), "/part")];
+        let mounts = Mounts::prepare(&mounts, &root.join("scratch")).unwrap();
+        mounts.directories[0].open().unwrap();
+        std::fs::remove_dir(volume.join("part")).unwrap();
+        std::os::unix::fs::symlink("../secret", volume.join("part")).unwrap();
+        assert!(mounts.directories[0].open().is_err());
+
+        // What the guest puts in the place of our copy is not read either.
+        let copy = root.join("copy");
+        std::os::unix::fs::symlink(secret.join("token"), &copy).unwrap();
+        let mounts = Mounts { directories: Vec::new(), copied: vec![(copy, volume.join("file"))] };
+        mounts.copy_back();
+        assert_eq!(std::fs::read_to_string(volume.join("file")).unwrap(), "");
+    }
+
+    #[test]
+    fn only_links_of_root_are_followed_when_a_container_is_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        std::fs::create_dir(root.join("real")).unwrap();
+        let link = root.join("link");
+        std::os::unix::fs::symlink("real/../real", &link).unwrap();
+        if rustix::process::geteuid().is_root() {
+            assert_eq!(without_links(&link).unwrap(), root.join("real"));
+            std::os::unix::fs::lchown(&link, Some(65532), None).unwrap();
+        }
+        assert!(without_links(&link).is_err());
+        std::os::unix::fs::symlink("loop", root.join("loop")).unwrap();
+        assert!(without_links(&root.join("loop")).is_err());
+        assert_eq!(without_links(&root.join("real")).unwrap(), root.join("real"));
     }
 }

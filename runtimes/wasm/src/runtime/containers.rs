@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use wherry_runtimes::files::remove_tree;
 use wherry_runtimes::{
     ContainerConfig, ContainerEventType, ContainerResources, ContainerState, ContainerStatus, Error,
     LinuxContainerResources, PodSandboxConfig, PodSandboxState, Result,
@@ -118,7 +119,7 @@ impl Inner {
     pub(super) fn start(self: &Arc<Self>, id: &str) -> Result<()> {
         let handle = self.guests.handle().cloned();
         let handle = handle.ok_or_else(|| Error::Unavailable("the runtime is stopping".to_owned()))?;
-        let (live, listen_ip, outbound, mappings) = {
+        let (live, listen_ip, outbound, mappings, hostname) = {
             let state = self.state();
             let container = state.container(id)?;
             let live = startable(id, container)?;
@@ -126,7 +127,8 @@ impl Inner {
             match &sandbox.live {
                 Some(of_sandbox) if sandbox.status.state == PodSandboxState::Ready => {
                     let mappings = of_sandbox.config.port_mappings.clone();
-                    (live, of_sandbox.listen_ip, Arc::clone(&of_sandbox.outbound), mappings)
+                    let hostname = of_sandbox.config.hostname.clone();
+                    (live, of_sandbox.listen_ip, Arc::clone(&of_sandbox.outbound), mappings, hostname)
                 }
                 _ => {
                     let sandbox = &container.pod_sandbox_id;
@@ -134,7 +136,7 @@ impl Inner {
                 }
             }
         };
-        let arguments = arguments(&live.image, &live.config);
+        let arguments = arguments(&live.image, &live.config, &hostname);
         let work = match live.program.as_ref() {
             Program::Module(_) | Program::Command(_) => Work::Command,
             Program::Http(_) => {
@@ -282,7 +284,9 @@ impl Inner {
         self.emit(&state, &pod_sandbox_id, id, ContainerEventType::Deleted);
         drop(state);
         self.saved.remove_container(id);
-        let _ = std::fs::remove_dir_all(self.scratch(id));
+        if let Err(error) = remove_tree(&self.scratch(id)) {
+            tracing::warn!(id, "files of a container cannot be removed: {error}");
+        }
     }
 
     pub(super) fn update_resources(&self, id: &str, resources: &LinuxContainerResources) -> Result<()> {

@@ -18,6 +18,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use wherry_runtimes::events::EventSender;
+use wherry_runtimes::files::remove_tree;
 use wherry_runtimes::log::unix_nanos;
 use wherry_runtimes::{ContainerEventResponse, ContainerEventType};
 
@@ -102,6 +103,11 @@ impl WasmRuntime {
         let code = Arc::new(CodeCache::open(Arc::clone(&engines), &code_dir).map_err(engine)?);
         let saved = Saved::open(&config.root_dir.join("state"))
             .map_err(|source| Error::Directory { path: config.root_dir.join("state"), source })?;
+        // Files of containers of a former process, which are all over.
+        let scratch = config.root_dir.join("scratch");
+        if let Err(error) = remove_tree(&scratch) {
+            tracing::warn!(path = %scratch.display(), "files of former containers cannot be removed: {error}");
+        }
         let mut state = State::default();
         saved.load_into(&mut state);
         if let Some(range) = config.pod_cidr {
