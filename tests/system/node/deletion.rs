@@ -50,7 +50,7 @@ fn a_deleted_pod_is_terminating_for_its_grace_and_then_gone() {
     let cluster = TestCluster::start();
     cluster.load_guests();
     cluster.pod("polite", &command(&["sleeps"], 4));
-    cluster.pod("slow", &command(&["sleeps"], 600));
+    cluster.pod("slow", &command(&["sleeps"], 8));
     for name in ["polite", "slow"] {
         cluster.wait_ready_pod(name);
     }
@@ -75,7 +75,7 @@ fn a_deleted_pod_is_terminating_for_its_grace_and_then_gone() {
     assert!(forced.stderr.starts_with("Warning: Immediate deletion does not wait for confirmation"), "{forced:?}");
     let left = cluster.kubectl(&["get", "pods", "-o", "name"]);
     assert_eq!(left.stdout, "", "{left:?}");
-    // The node ends it too: its directory goes.
+    // The guest still has its grace, then the node ends it too, and its directory goes.
     let pods = cluster.data_dir().join("kubelet/pods");
     eventually("the end of the pods' directories", || {
         let left: Vec<_> = std::fs::read_dir(&pods).into_iter().flatten().flatten().map(|entry| entry.path()).collect();

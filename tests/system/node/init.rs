@@ -73,7 +73,7 @@ fn restart_policy_on_failure_repeats_failures_only() {
     );
     cluster.pod(
         "repeats",
-        &serde_json::json!({"restartPolicy": "OnFailure", "containers": [container("good", "0"), container("bad", "1")]})
+        &serde_json::json!({"restartPolicy": "OnFailure", "containers": [container("bad", "1"), container("good", "0")]})
             .to_string(),
     );
     cluster.wait_status("done", "Completed");

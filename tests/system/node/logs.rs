@@ -5,7 +5,7 @@ use std::{
     process::Stdio,
 };
 
-use crate::support::{COMMAND, TestCluster};
+use crate::support::{COMMAND, TestCluster, eventually};
 
 #[test]
 fn a_log_is_asked_for_by_container_time_and_size() {
@@ -36,11 +36,15 @@ fn a_log_is_asked_for_by_container_time_and_size() {
 
     let limited = cluster.ok(&["logs", "talks", "-c", "left", "--limit-bytes=10"]);
     assert_eq!(limited, "000000 000");
-    let stamped = cluster.ok(&["logs", "talks", "-c", "left", "--timestamps"]);
-    let stamped: Vec<(&str, &str)> = stamped.lines().filter_map(|line| line.split_once(' ')).collect();
-    let (time, first) = *stamped.get(2).unwrap_or_else(|| panic!("{stamped:?}"));
-    let since = cluster.ok(&["logs", "talks", "-c", "left", &format!("--since-time={time}")]);
-    assert_eq!(since.lines().next(), Some(first), "since {time} in {stamped:?}");
+    // Kubernetes' sinceTime has whole seconds: the entries of that second and those after it are wanted.
+    let (second, first) = eventually("entries of two seconds", || {
+        let stamped = cluster.ok(&["logs", "talks", "-c", "left", "--timestamps"]);
+        let entries: Vec<(&str, &str)> = stamped.lines().filter_map(|line| line.split_once(' ')).collect();
+        let later = entries.iter().find(|(time, _)| time[..19] != entries[0].0[..19]);
+        later.map(|(time, text)| (format!("{}Z", &time[..19]), (*text).to_owned())).ok_or(stamped.clone())
+    });
+    let since = cluster.ok(&["logs", "talks", "-c", "left", &format!("--since-time={second}")]);
+    assert_eq!(since.lines().next(), Some(first.as_str()), "since {second}");
     let bad = cluster.kubectl(&["get", "--raw", "/api/v1/namespaces/default/pods/talks/log?container=left&tailLines=-1"]);
     assert!(bad.stderr.contains("tailLines: Invalid value: -1: must be greater than or equal to 0"), "{bad:?}");
 }

@@ -20,7 +20,7 @@ fn a_manifest_in_the_directory_is_a_pod_that_follows_it() {
     cluster.load_guests();
     eventually("the mirror pod", || {
         let found = cluster.kubectl(&["wait", "--for=condition=Ready", "pod/keeper-test-node", "--timeout=2s"]);
-        if found.code == 0 { Ok(()) } else { Err(found.stderr) }
+        if found.code == 0 { Ok(()) } else { Err(format!("{}\n{}", found.stderr, cluster.state())) }
     });
     let owner = cluster.pod_field("keeper-test-node", ".metadata.ownerReferences[0].kind");
     assert_eq!(owner, "Node");

@@ -14,7 +14,8 @@ pub(crate) struct Arguments {
 
 /// Merges as CRI says: the container's command replaces the image's entry point and its command; the container's
 /// arguments alone replace the image's command; variables of the container go before those of the image.
-pub(crate) fn arguments(image: &ImageRecord, config: &ContainerConfig) -> Arguments {
+/// `HOSTNAME` is the pod's, as container runtimes set it, unless somebody says otherwise.
+pub(crate) fn arguments(image: &ImageRecord, config: &ContainerConfig, hostname: &str) -> Arguments {
     let (entrypoint, cmd) = match (config.command.is_empty(), config.args.is_empty()) {
         (false, _) => (&config.command, &config.args),
         (true, false) => (&image.entrypoint, &config.args),
@@ -26,6 +27,9 @@ pub(crate) fn arguments(image: &ImageRecord, config: &ContainerConfig) -> Argume
         args.insert(0, config.metadata.name.clone());
     }
     let mut env: Vec<(String, String)> = Vec::new();
+    if !hostname.is_empty() {
+        env.push(("HOSTNAME".to_owned(), hostname.to_owned()));
+    }
     let from_image = image.env.iter().filter_map(|line| line.split_once('='));
     let from_container = config.envs.iter().map(|env| (env.key.as_str(), env.value.as_str()));
     for (name, value) in from_image.chain(from_container) {
@@ -75,7 +79,7 @@ mod tests {
                 args: strings(&args),
                 ..Default::default()
             };
-            assert_eq!(arguments(&image, &config).args, strings(&expected));
+            assert_eq!(arguments(&image, &config, "").args, strings(&expected));
         }
     }
 
@@ -88,6 +92,9 @@ mod tests {
             ..Default::default()
         };
         let own = |k: &str, v: &str| (k.to_owned(), v.to_owned());
-        assert_eq!(arguments(&image, &config).env, [own("A", "image"), own("B", "two"), own("C", "")]);
+        assert_eq!(arguments(&image, &config, "").env, [own("A", "image"), own("B", "two"), own("C", "")]);
+        assert_eq!(arguments(&image, &config, "pod").env[0], own("HOSTNAME", "pod"));
+        let image = ImageRecord { env: strings(&["HOSTNAME=image"]), ..Default::default() };
+        assert_eq!(arguments(&image, &config, "pod").env[0], own("HOSTNAME", "image"));
     }
 }
