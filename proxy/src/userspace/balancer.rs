@@ -33,6 +33,11 @@ impl Balancer {
         self.endpoints = endpoints;
     }
 
+    /// Whether connections may still go to the endpoint.
+    pub(super) fn has(&self, endpoint: SocketAddr) -> bool {
+        self.endpoints.contains(&endpoint)
+    }
+
     /// The endpoint for a client; none of `failed` as long as there is another.
     pub(super) fn choose(
         &mut self,

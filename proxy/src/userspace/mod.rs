@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use tokio::{sync::Semaphore, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use wherry_client::events::{EventRecorder, EventType};
 
@@ -22,12 +23,17 @@ use balancer::Balancer;
 /// After how long a port that could not be opened is tried again.
 pub const RETRY_INTERVAL: Duration = Duration::from_secs(15);
 
+/// TCP connections at once, more wait in the kernel's queue. Each takes two descriptors of a process that has more to do.
+const MAX_CONNECTIONS: usize = 16_384;
+
 /// A balancer that the rules change while connections use it.
 type SharedBalancer = Arc<Mutex<Balancer>>;
 
 struct Listener {
     balancer: SharedBalancer,
     accepting: CancellationToken,
+    /// Ends when the socket is closed.
+    accept: JoinHandle<()>,
 }
 
 /// The listeners in force.
@@ -37,6 +43,8 @@ pub struct Userspace {
     refused: BTreeMap<Frontend, String>,
     recorder: EventRecorder,
     connections: TaskTracker,
+    /// Connections of all Services together.
+    room: Arc<Semaphore>,
     shutdown: CancellationToken,
 }
 
@@ -48,20 +56,24 @@ impl Userspace {
             refused: BTreeMap::new(),
             recorder,
             connections: TaskTracker::new(),
+            room: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
             shutdown: CancellationToken::new(),
         }
     }
 
     /// Make the listeners those of `ruleset`, and return how many of its ports could not be opened.
     pub async fn apply(&mut self, ruleset: Ruleset) -> usize {
-        self.listeners.retain(|frontend, listener| {
-            let keep = ruleset.contains_key(frontend);
-            if !keep {
-                tracing::debug!(%frontend, "no longer served");
-                listener.accepting.cancel();
+        let gone: Vec<Frontend> =
+            self.listeners.keys().filter(|frontend| !ruleset.contains_key(frontend)).copied().collect();
+        for frontend in gone {
+            let Some(listener) = self.listeners.remove(&frontend) else { continue };
+            tracing::debug!(%frontend, "no longer served");
+            listener.accepting.cancel();
+            // Waited for, so that the same port can be opened again by the next rules.
+            if let Err(error) = listener.accept.await {
+                tracing::warn!(%frontend, %error, "listener ended badly");
             }
-            keep
-        });
+        }
         self.refused.retain(|frontend, _| ruleset.contains_key(frontend));
 
         for (frontend, rule) in ruleset {
@@ -85,24 +97,27 @@ impl Userspace {
     async fn open(&self, frontend: Frontend, rule: &Rule) -> io::Result<Listener> {
         let balancer = Arc::new(Mutex::new(Balancer::new(rule.affinity, rule.endpoints.clone())));
         let accepting = self.shutdown.child_token();
-        match frontend.protocol {
+        let accept = match frontend.protocol {
             Protocol::Tcp => {
                 let socket = tcp::listen(frontend.address)?;
                 let accept = tcp::accept(
                     socket,
                     Arc::clone(&balancer),
                     accepting.clone(),
-                    self.shutdown.clone(),
-                    self.connections.clone(),
+                    tcp::Connections {
+                        tasks: self.connections.clone(),
+                        room: Arc::clone(&self.room),
+                        shutdown: self.shutdown.clone(),
+                    },
                 );
-                self.connections.spawn(accept);
+                self.connections.spawn(accept)
             }
             Protocol::Udp => {
                 let socket = tokio::net::UdpSocket::bind(frontend.address).await?;
-                self.connections.spawn(udp::relay(socket, Arc::clone(&balancer), accepting.clone()));
+                self.connections.spawn(udp::relay(socket, Arc::clone(&balancer), accepting.clone()))
             }
-        }
-        Ok(Listener { balancer, accepting })
+        };
+        Ok(Listener { balancer, accepting, accept })
     }
 
     fn report(&mut self, frontend: Frontend, rule: &Rule, error: &io::Error) {
@@ -128,6 +143,11 @@ impl Userspace {
         self.connections.close();
         self.connections.wait().await;
     }
+}
+
+/// Whether the endpoint is still one.
+fn has_endpoint(balancer: &SharedBalancer, endpoint: SocketAddr) -> bool {
+    balancer.lock().unwrap_or_else(PoisonError::into_inner).has(endpoint)
 }
 
 /// The endpoint for a client, if there is any; `failed` are those that did not answer just now.

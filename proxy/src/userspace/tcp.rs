@@ -1,10 +1,11 @@
 //! TCP: accept, choose, connect, copy both ways.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::Instant,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -41,25 +42,34 @@ pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
+/// Where accepted connections live.
+pub(super) struct Connections {
+    pub(super) tasks: TaskTracker,
+    /// A permit each.
+    pub(super) room: Arc<Semaphore>,
+    pub(super) shutdown: CancellationToken,
+}
+
 /// Accept until `accepting` ends; connections live on until they end by themselves or `shutdown` does.
 pub(super) async fn accept(
     listener: TcpListener,
     balancer: SharedBalancer,
     accepting: CancellationToken,
-    shutdown: CancellationToken,
-    connections: TaskTracker,
+    connections: Connections,
 ) {
     loop {
         let accepted = tokio::select! {
+            biased;
             () = accepting.cancelled() => return,
-            accepted = listener.accept() => accepted,
+            accepted = accept_one(&listener, &connections.room) => accepted,
         };
         match accepted {
-            Ok((stream, client)) => {
+            Ok((stream, client, permit)) => {
                 let balancer = balancer.clone();
-                let shutdown = shutdown.clone();
-                connections.spawn(async move {
+                let shutdown = connections.shutdown.clone();
+                connections.tasks.spawn(async move {
                     let _ended = shutdown.run_until_cancelled(serve(stream, client, &balancer)).await;
+                    drop(permit);
                 });
             }
             Err(error) => {
@@ -68,6 +78,16 @@ pub(super) async fn accept(
             }
         }
     }
+}
+
+/// The next connection, once there is room for it.
+async fn accept_one(
+    listener: &TcpListener,
+    room: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    let (stream, client) = listener.accept().await?;
+    let permit = Arc::clone(room).acquire_owned().await.map_err(io::Error::other)?;
+    Ok((stream, client, permit))
 }
 
 async fn serve(mut client_side: TcpStream, client: SocketAddr, balancer: &SharedBalancer) {
