@@ -48,6 +48,8 @@ pub(crate) struct Kubelet {
     pub(crate) http: crate::probes::http::ProbeClient,
     pub(crate) adopted: Mutex<HashMap<String, Adopted>>,
     pub(crate) admitted: Mutex<NodeLoad>,
+    /// Logs that are read at the same time; each reader holds a thread that volumes need too.
+    pub(crate) log_readers: Arc<tokio::sync::Semaphore>,
 }
 
 impl Kubelet {
@@ -58,18 +60,18 @@ impl Kubelet {
 
     /// A pod's own directory.
     pub(crate) fn pod_dir(&self, uid: &str) -> PathBuf {
-        self.config.root_dir.join("pods").join(uid)
+        self.config.root_dir.join("pods").join(path_part(uid))
     }
 
     /// The directory of a pod's logs.
     pub(crate) fn log_dir(&self, pod: &Pod) -> PathBuf {
         let metadata = &pod.metadata;
-        self.config.log_dir.join(format!(
+        self.config.log_dir.join(path_part(&format!(
             "{}_{}_{}",
             metadata.namespace.as_deref().unwrap_or_default(),
             metadata.name.as_deref().unwrap_or_default(),
             metadata.uid.as_deref().unwrap_or_default()
-        ))
+        )))
     }
 
     /// Records an event about a pod.
@@ -108,6 +110,14 @@ impl Kubelet {
     }
 }
 
+/// A name as one part of a path, whatever it says: names come from manifests, annotations and the runtime's labels too.
+pub(crate) fn path_part(name: &str) -> String {
+    match name {
+        "" | "." | ".." => format!("_{name}"),
+        name => name.replace(['/', '\0'], "_"),
+    }
+}
+
 fn pod_reference(pod: &Pod) -> ObjectReference {
     object_ref(pod)
 }
@@ -120,4 +130,19 @@ pub(crate) fn format_pod(pod: &Pod) -> String {
         pod.metadata.namespace.as_deref().unwrap_or_default(),
         pod.metadata.uid.as_deref().unwrap_or_default()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::path_part;
+    use std::path::Path;
+
+    #[test]
+    fn no_name_leads_out_of_its_directory() {
+        for name in ["", ".", "..", "/etc", "../../etc", "a/../../b", "a/", "a\0b", "plain", "a_b-c.d", "..."] {
+            let joined = Path::new("/base").join(path_part(name));
+            assert_eq!(joined.parent(), Some(Path::new("/base")), "{name:?}");
+            assert_eq!(joined.components().count(), 3, "{name:?}");
+        }
+    }
 }

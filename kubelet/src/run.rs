@@ -1,7 +1,7 @@
 //! Putting the parts together, and taking them apart in order.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
@@ -22,11 +22,15 @@ use crate::runtimes::NodeRuntimes;
 use crate::static_pods::{self, StaticPods};
 use crate::{pleg, server};
 
+/// Most logs that are read at the same time. Source: a quarter of tokio's 512 threads for blocking work.
+const MAX_LOG_READERS: usize = 128;
+
 /// Runs the kubelet until the lifecycle ends. Guests keep running; the next kubelet takes them over.
-pub async fn run(client: Client, config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
-    for directory in [&config.root_dir, &config.root_dir.join("pods"), &config.log_dir] {
-        make_directory(directory)?;
-    }
+pub async fn run(client: Client, mut config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
+    // Without links from here on: below them, none is followed.
+    config.root_dir = made_directory(&config.root_dir)?;
+    config.log_dir = made_directory(&config.log_dir)?;
+    made_directory(&config.root_dir.join("pods"))?;
     let shutdown = lifecycle.shutdown.child_token();
     let tasks = TaskTracker::new();
     let runtimes = NodeRuntimes::connect(&config).await?;
@@ -60,6 +64,7 @@ pub async fn run(client: Client, config: Config, lifecycle: Lifecycle) -> Result
         static_pods: StaticPods::default(),
         adopted: Mutex::new(HashMap::new()),
         admitted: Mutex::default(),
+        log_readers: Arc::new(tokio::sync::Semaphore::new(MAX_LOG_READERS)),
         http,
         objects,
         workers,
@@ -114,6 +119,9 @@ pub async fn run(client: Client, config: Config, lifecycle: Lifecycle) -> Result
     Ok(())
 }
 
-fn make_directory(path: &Path) -> Result<(), Error> {
-    std::fs::create_dir_all(path).map_err(|source| Error::Directory { path: path.to_owned(), source })
+/// Makes a directory that is missing, and answers its real path.
+fn made_directory(path: &Path) -> Result<PathBuf, Error> {
+    std::fs::create_dir_all(path)
+        .and_then(|()| path.canonicalize())
+        .map_err(|source| Error::Directory { path: path.to_owned(), source })
 }

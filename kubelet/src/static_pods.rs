@@ -1,6 +1,7 @@
 //! Static pods: manifests in a directory of the node, shown in the API by mirror pods.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io::Read;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,9 +11,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Api;
 use kube::api::{DeleteParams, PostParams, Preconditions};
 use sha2::{Digest, Sha256};
+use wherry_machinery::names;
 
 use crate::kubelet::Kubelet;
 use crate::pod::labels;
+use crate::pod::mirrored_uid;
 use crate::pod::worker::Origin;
 
 /// Largest manifest that is read, in bytes.
@@ -31,6 +34,8 @@ pub(crate) enum ManifestError {
     Parse(String),
     #[error("manifest is not a v1 Pod with a name")]
     NotAPod,
+    #[error("invalid {what} name {name:?}")]
+    InvalidName { what: &'static str, name: String },
 }
 
 /// Mirror pods by namespace and name.
@@ -49,6 +54,11 @@ impl StaticPods {
     pub(crate) fn mirror_gone(&self, pod: &Arc<Pod>) {
         lock(&self.mirrors).remove(&key(pod));
         self.changed.notify_one();
+    }
+
+    /// The mirror of exactly this definition.
+    fn mirror_of(&self, pod: &Pod) -> Option<Arc<Pod>> {
+        lock(&self.mirrors).get(&key(pod)).filter(|mirror| mirrored_uid(mirror) == pod.metadata.uid).cloned()
     }
 
     fn mirrors(&self) -> HashMap<(String, String), Arc<Pod>> {
@@ -73,6 +83,7 @@ pub(crate) fn static_pod(manifest: &[u8], source: &str, node_name: &str) -> Resu
         serde_saphyr::from_str(text).map_err(|error| ManifestError::Parse(error.to_string()))?
     };
     let name = pod.metadata.name.clone().filter(|name| !name.is_empty()).ok_or(ManifestError::NotAPod)?;
+    check_names(&pod)?;
     let mut hasher = Sha256::new();
     hasher.update(node_name);
     hasher.update(source);
@@ -97,6 +108,24 @@ pub(crate) fn static_pod(manifest: &[u8], source: &str, node_name: &str) -> Resu
     spec.tolerations.get_or_insert_default().push(everything);
     pod.status = None;
     Ok(pod)
+}
+
+/// Names become parts of paths and of other names; no API server has looked at these.
+fn check_names(pod: &Pod) -> Result<(), ManifestError> {
+    type Check = fn(&str) -> Vec<String>;
+    let (label, subdomain): (Check, Check) = (names::dns1123_label, names::dns1123_subdomain);
+    let metadata = &pod.metadata;
+    let mut all = vec![("pod", metadata.name.as_deref().unwrap_or_default(), subdomain)];
+    all.extend(metadata.namespace.as_deref().filter(|n| !n.is_empty()).map(|n| ("namespace", n, label)));
+    if let Some(spec) = &pod.spec {
+        let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+        all.extend(containers.map(|container| ("container", container.name.as_str(), label)));
+        all.extend(spec.volumes.iter().flatten().map(|volume| ("volume", volume.name.as_str(), label)));
+    }
+    match all.into_iter().find(|(_, name, check)| !check(name).is_empty()) {
+        Some((what, name, _)) => Err(ManifestError::InvalidName { what, name: name.to_owned() }),
+        None => Ok(()),
+    }
 }
 
 /// The object that shows a static pod in the API.
@@ -126,11 +155,16 @@ fn read_manifests(directory: &Path, node_name: &str) -> BTreeMap<String, Result<
             (is_manifest && !name.starts_with('.')).then(|| {
                 let path = entry.path();
                 let read = || {
-                    let size = std::fs::metadata(&path).map_err(ManifestError::Read)?.len();
-                    if size > MAX_MANIFEST_BYTES {
+                    // Asked first: opening a FIFO would wait for ever.
+                    if !std::fs::metadata(&path).map_err(ManifestError::Read)?.is_file() {
+                        return Err(ManifestError::Read(std::io::ErrorKind::InvalidInput.into()));
+                    }
+                    let mut bytes = Vec::new();
+                    let file = std::fs::File::open(&path).map_err(ManifestError::Read)?;
+                    file.take(MAX_MANIFEST_BYTES + 1).read_to_end(&mut bytes).map_err(ManifestError::Read)?;
+                    if bytes.len() as u64 > MAX_MANIFEST_BYTES {
                         return Err(ManifestError::TooLarge);
                     }
-                    let bytes = std::fs::read(&path).map_err(ManifestError::Read)?;
                     static_pod(&bytes, &name, node_name)
                 };
                 (name.clone(), read())
@@ -175,6 +209,10 @@ pub(crate) async fn follow(kubelet: Arc<Kubelet>, directory: std::path::PathBuf)
                     .any(|(old, p)| old != uid && key(p) == key(pod) && kubelet.workers.get(old).is_some());
                 if !is_replaced {
                     kubelet.dispatch(pod, Origin::Static);
+                    // Its mirror may have been there first.
+                    if let (Some(mirror), Some(mailbox)) = (kubelet.static_pods.mirror_of(pod), kubelet.workers.get(uid)) {
+                        mailbox.post(|inbox| inbox.mirror = Some(mirror));
+                    }
                 }
             }
         }
@@ -241,5 +279,14 @@ mod tests {
         assert_eq!(mirror.metadata.annotations.unwrap()[labels::CONFIG_MIRROR], pod.metadata.uid.unwrap());
         assert!(static_pod(b"{}", "x.json", "n").is_err());
         assert!(static_pod(b"a: [", "x.yaml", "n").is_err());
+        for bad in [
+            r#"{"metadata": {"name": "../../etc"}}"#,
+            r#"{"metadata": {"name": "a", "namespace": "../b"}}"#,
+            r#"{"metadata": {"name": "a"}, "spec": {"containers": [{"name": "../c"}]}}"#,
+            r#"{"metadata": {"name": "a"}, "spec": {"containers": [], "volumes": [{"name": "/v"}]}}"#,
+        ] {
+            let error = static_pod(bad.as_bytes(), "x.json", "n").unwrap_err();
+            assert!(matches!(error, ManifestError::InvalidName { .. }), "{bad}: {error}");
+        }
     }
 }

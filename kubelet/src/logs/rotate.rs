@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
+use wherry_runtimes::files::Held;
 use wherry_runtimes::{Container, ContainerState};
 
-use crate::kubelet::Kubelet;
+use crate::kubelet::{Kubelet, path_part};
 use crate::pod::labels;
 use crate::runtimes::NodeRuntime;
 
@@ -30,7 +31,14 @@ pub(super) fn rotated_files(path: &Path) -> Vec<PathBuf> {
 
 /// Renames a log that has grown too large and removes the oldest ones; says whether the runtime has to open it again.
 fn rotate(path: &Path, max_bytes: u64, max_files: usize, now: Timestamp) -> io::Result<bool> {
-    match fs::metadata(path) {
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else { return Ok(false) };
+    // The runtime's user owns the directories: held, none of them can be exchanged for a link meanwhile.
+    let held = match Held::directory(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        held => held?,
+    };
+    let path = &held.path().join(name);
+    match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.len() > max_bytes => {}
         Ok(_) => return Ok(false),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -55,13 +63,13 @@ pub(crate) async fn rotate_all(kubelet: &Arc<Kubelet>, runtime: &NodeRuntime, co
         let path = kubelet
             .config
             .log_dir
-            .join(format!(
+            .join(path_part(&format!(
                 "{}_{}_{}",
                 label(labels::POD_NAMESPACE),
                 label(labels::POD_NAME),
                 label(labels::POD_UID)
-            ))
-            .join(label(labels::CONTAINER_NAME))
+            )))
+            .join(path_part(label(labels::CONTAINER_NAME)))
             .join(format!("{}.log", container.metadata.attempt));
         match rotate(&path, kubelet.config.log_max_bytes, kubelet.config.log_max_files, kubelet.now()) {
             Ok(false) => {}

@@ -1,6 +1,5 @@
 //! The end of a log file.
 
-use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
@@ -9,7 +8,7 @@ use super::entry::Entry;
 /// The last lines of a log as text, at most so many lines and bytes; empty when it cannot be read.
 pub fn last_lines(path: &Path, max_lines: usize, max_bytes: usize) -> String {
     let read = || -> std::io::Result<Vec<u8>> {
-        let mut file = File::open(path)?;
+        let mut file = wherry_runtimes::files::open_file(path)?;
         // Every entry has some 45 bytes before its text.
         let window = u64::try_from(max_bytes + 64 * max_lines).unwrap_or(u64::MAX);
         let start = file.metadata()?.len().saturating_sub(window);

@@ -98,7 +98,10 @@ impl Kubelet {
     }
 }
 
-/// The uid of the static pod that a mirror pod shows.
-fn mirrored_uid(pod: &Pod) -> Option<String> {
-    pod.metadata.annotations.as_ref()?.get(labels::CONFIG_MIRROR).cloned()
+/// The uid of the static pod that a mirror pod shows. Whoever may write a pod can annotate it: what no kubelet would have
+/// written counts for nothing.
+pub(crate) fn mirrored_uid(pod: &Pod) -> Option<String> {
+    let uid = pod.metadata.annotations.as_ref()?.get(labels::CONFIG_MIRROR)?;
+    let is_hash = uid.len() == 32 && uid.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_hash.then(|| uid.clone())
 }

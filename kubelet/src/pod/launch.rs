@@ -16,10 +16,10 @@ use super::service_environment::{MASTER_SERVICE_NAMESPACE, is_visible, service_e
 use super::sources::References;
 use super::status::Waiting;
 use crate::images::puller::{ImageState, look};
-use crate::kubelet::Kubelet;
+use crate::kubelet::{Kubelet, path_part};
 use crate::pod::hooks;
 use crate::runtimes::{NodeRuntime, container_observed};
-use crate::volumes::mount::{VolumePaths, container_mounts, make_directory};
+use crate::volumes::mount::{VolumePaths, Writer, container_mounts, make_directory};
 
 /// What became of an attempt to start a container.
 pub(crate) enum Launched {
@@ -169,11 +169,17 @@ impl Launch {
         let owner = self.kubelet.config.runtime_owner_uid;
         let file = termination_message_file(&self.kubelet, uid, &self.container.name, self.restart_count);
         if let Some(parent) = file.parent() {
-            make_directory(&pod_dir, parent, 0o755, owner)?;
+            make_directory(&pod_dir, parent, Writer::Kubelet, owner)?;
         }
-        std::fs::write(&file, [])?;
-        std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o666))?;
-        crate::volumes::atomic_writer::chown(&file, owner)?;
+        match std::fs::remove_file(&file) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let made = std::fs::OpenOptions::new().write(true).create_new(true).open(&file)?;
+        made.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666))?;
+        if owner.is_some() {
+            std::os::unix::fs::fchown(&made, owner, owner)?;
+        }
         let path = self.container.termination_message_path.as_deref().filter(|path| !path.is_empty());
         Ok(Mount {
             container_path: path.unwrap_or("/dev/termination-log").to_owned(),
@@ -190,5 +196,5 @@ pub(crate) fn termination_message_file(
     container: &str,
     restart_count: u32,
 ) -> PathBuf {
-    kubelet.pod_dir(uid).join("containers").join(container).join(format!("termination-{restart_count}"))
+    kubelet.pod_dir(uid).join("containers").join(path_part(container)).join(format!("termination-{restart_count}"))
 }

@@ -4,6 +4,7 @@ pub mod admission;
 pub mod backoff;
 pub mod container_config;
 mod dispatch;
+pub(crate) use dispatch::mirrored_uid;
 pub mod environment;
 pub mod expansion;
 pub mod field_ref;

@@ -73,7 +73,8 @@ impl Authority {
     }
 
     async fn may(&self, name: &str, groups: &[String], verb: &str, subresource: &str) -> bool {
-        let key = format!("{name}\n{}\n{verb}\n{subresource}", groups.join(","));
+        // Quoted, so that no name can pass for another name with groups.
+        let key = format!("{name:?} {groups:?} {verb} {subresource}");
         if let Some(known) = kept(&self.accesses, &key) {
             return known;
         }

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use tokio::sync::mpsc;
 
 use super::refusal;
-use crate::kubelet::Kubelet;
+use crate::kubelet::{Kubelet, path_part};
 use crate::logs::{LogOptions, LogSource, stream};
 
 /// Pieces of output that wait for a slow reader.
@@ -63,7 +63,11 @@ pub(super) async fn get(
         timestamps: is_set(parameters.timestamps.as_ref()),
         follow: is_set(parameters.follow.as_ref()),
     };
-    let path = kubelet.log_dir(&log_owner(&pod)).join(&container).join(format!("{attempt}.log"));
+    let Ok(reader) = kubelet.log_readers.clone().try_acquire_owned() else {
+        let text = "too many logs are being read on this node".to_owned();
+        return refusal(StatusCode::TOO_MANY_REQUESTS, text);
+    };
+    let path = kubelet.log_dir(&log_owner(&pod)).join(path_part(&container)).join(format!("{attempt}.log"));
     let uid = pod.metadata.uid.clone();
     let watched = kubelet.clone();
     let has_ended = move || {
@@ -83,7 +87,10 @@ pub(super) async fn get(
     };
     let source = LogSource { path, has_ended: Box::new(has_ended) };
     let (sender, receiver) = mpsc::channel(WAITING_PIECES);
-    kubelet.tasks.spawn_blocking(move || stream(&source, &options, sender));
+    kubelet.tasks.spawn_blocking(move || {
+        stream(&source, &options, sender);
+        drop(reader);
+    });
     let pieces = futures::stream::unfold(receiver, |mut receiver| async move {
         let piece = receiver.recv().await?;
         Some((piece, receiver))
@@ -99,10 +106,10 @@ enum Refused {
 
 /// A static pod's logs are kept under its own uid, not its mirror's.
 fn log_owner(pod: &Pod) -> Pod {
-    let mirrored = pod.metadata.annotations.as_ref().and_then(|a| a.get(crate::pod::labels::CONFIG_MIRROR));
+    let mirrored = crate::pod::mirrored_uid(pod);
     let mut owner = Pod { metadata: pod.metadata.clone(), ..Pod::default() };
     if let Some(uid) = mirrored {
-        owner.metadata.uid = Some(uid.clone());
+        owner.metadata.uid = Some(uid);
     }
     owner
 }
@@ -155,7 +162,7 @@ fn attempt(pod: &Pod, container: &str, is_previous: bool) -> Result<u32, Refused
 }
 
 fn newest_log(kubelet: &Kubelet, pod: &Pod, container: &str) -> Option<u32> {
-    let directory = kubelet.log_dir(&log_owner(pod)).join(container);
+    let directory = kubelet.log_dir(&log_owner(pod)).join(path_part(container));
     std::fs::read_dir(directory)
         .ok()?
         .filter_map(Result::ok)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use rustls::RootCertStore;
@@ -22,8 +22,14 @@ use crate::kubelet::Kubelet;
 
 /// A TLS handshake takes no longer.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Most connections at once.
-const MAX_CONNECTIONS: usize = 4096;
+/// The head of a request takes no longer, the wait of an idle connection for the next one included.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(90);
+/// An HTTP/2 client that is silent is asked whether it is still there.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
+/// Requests of one HTTP/2 connection at once.
+const MAX_STREAMS: u32 = 100;
+/// Most connections at once. The callers are the API server and monitoring.
+const MAX_CONNECTIONS: usize = 512;
 
 pub(super) async fn listen(kubelet: &Arc<Kubelet>, tls: &ServerTls, router: Router) -> Result<u16, Error> {
     let acceptor = acceptor(tls)?;
@@ -90,7 +96,14 @@ async fn connection(stream: TcpStream, acceptor: TlsAcceptor, router: Router) {
     };
     let certified = stream.get_ref().1.peer_certificates().and_then(|chain| Certified::of(chain.first()?));
     let router = router.layer(axum::Extension(certified));
-    let served = auto::Builder::new(TokioExecutor::new())
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .max_concurrent_streams(MAX_STREAMS);
+    let served = builder
         .serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(router))
         .await;
     if let Err(error) = served {

@@ -36,7 +36,8 @@ pub fn is_valid_path(path: &str) -> bool {
         && path.split('/').all(|part| !part.is_empty() && part.len() <= 255)
 }
 
-/// Makes `target` hold exactly `payload`; says whether anything was written.
+/// Makes `target` hold exactly `payload`; says whether anything was written. Files are `owner`'s, so that their modes let it read
+/// them; directories stay the kubelet's, so that nobody else can put a link where it writes.
 ///
 /// Cancellation: a half-written new directory is removed by the next call; readers never see it.
 pub fn write(target: &Path, payload: &Payload, owner: Option<u32>, now: Timestamp) -> io::Result<bool> {
@@ -61,13 +62,11 @@ pub fn write(target: &Path, payload: &Payload, owner: Option<u32>, now: Timestam
         let file_path = fresh.join(path);
         if let Some(parent) = file_path.parent().filter(|parent| *parent != fresh) {
             fs::DirBuilder::new().recursive(true).mode(0o755).create(parent)?;
-            give_up_to(&fresh, parent, owner)?;
         }
         fs::write(&file_path, &file.data)?;
         fs::set_permissions(&file_path, fs::Permissions::from_mode(file.mode))?;
         chown(&file_path, owner)?;
     }
-    chown(&fresh, owner)?;
 
     let Some(name) = fresh.file_name() else { return Err(io::ErrorKind::InvalidInput.into()) };
     let new_data = target.join(NEW_DATA);
@@ -176,18 +175,6 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
-}
-
-fn give_up_to(root: &Path, directory: &Path, owner: Option<u32>) -> io::Result<()> {
-    let mut at = directory;
-    while at != root {
-        chown(at, owner)?;
-        match at.parent() {
-            Some(parent) => at = parent,
-            None => break,
-        }
-    }
-    Ok(())
 }
 
 /// Gives a file or directory to `owner`, when there is one. Links are not followed.

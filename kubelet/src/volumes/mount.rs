@@ -3,17 +3,19 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Container, Pod, Volume};
 use k8s_openapi::jiff::Timestamp;
+use wherry_runtimes::files::remove_tree;
 use wherry_runtimes::{Mount, MountPropagation};
 
 use super::atomic_writer::{chown, write};
 use super::host_path::{self, HostPathError};
 use super::payload::{PayloadError, PayloadInput, volume_payload};
 use super::sub_path;
+use crate::kubelet::path_part;
 use crate::pod::expansion::expand_strict;
 
 /// Why a volume is not there.
@@ -76,47 +78,56 @@ fn set_up_one(
 ) -> Result<PathBuf, VolumeError> {
     if let Some(source) = &volume.host_path {
         host_path::prepare(&source.path, source.type_.as_deref().unwrap_or_default())?;
-        return Ok(PathBuf::from(&source.path));
+        // Where the path leads is decided here: a runtime follows no links that it does not trust.
+        return Ok(fs::canonicalize(&source.path).unwrap_or_else(|_| PathBuf::from(&source.path)));
     }
-    let (plugin, mode) = if volume.empty_dir.is_some() {
-        ("kubernetes.io~empty-dir", 0o777)
+    let (plugin, writer) = if volume.empty_dir.is_some() {
+        ("kubernetes.io~empty-dir", Writer::Guest)
     } else if volume.config_map.is_some() {
-        ("kubernetes.io~configmap", 0o755)
+        ("kubernetes.io~configmap", Writer::Kubelet)
     } else if volume.secret.is_some() {
-        ("kubernetes.io~secret", 0o755)
+        ("kubernetes.io~secret", Writer::Kubelet)
     } else if volume.downward_api.is_some() {
-        ("kubernetes.io~downward-api", 0o755)
+        ("kubernetes.io~downward-api", Writer::Kubelet)
     } else if volume.projected.is_some() {
-        ("kubernetes.io~projected", 0o755)
+        ("kubernetes.io~projected", Writer::Kubelet)
     } else {
         return Err(VolumeError::Unsupported);
     };
-    let path = pod_dir.join("volumes").join(plugin).join(&volume.name);
+    let path = pod_dir.join("volumes").join(plugin).join(path_part(&volume.name));
     let payload = volume_payload(input, volume)?;
     let io = |source| VolumeError::Io { path: path.clone(), source };
-    make_directory(pod_dir, &path, mode, owner).map_err(io)?;
+    make_directory(pod_dir, &path, writer, owner).map_err(io)?;
     if let Some(payload) = payload {
         write(&path, &payload, owner, now).map_err(io)?;
     }
     Ok(path)
 }
 
-/// Makes a directory below the pod's, every level of it passable for `owner`.
-pub fn make_directory(pod_dir: &Path, path: &Path, mode: u32, owner: Option<u32>) -> io::Result<()> {
-    let is_new = !path.exists();
+/// Who writes into a directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writer {
+    /// The kubelet alone: nobody else can put a link where it writes as root.
+    Kubelet,
+    /// Guests, as the runtime's user.
+    Guest,
+}
+
+/// Makes a directory below the pod's. The runtime's user (`owner`) may pass the pod's directory, which all others may not,
+/// because Secrets are below; only what guests write to is given to it.
+pub fn make_directory(pod_dir: &Path, path: &Path, writer: Writer, owner: Option<u32>) -> io::Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
     fs::DirBuilder::new().recursive(true).mode(0o755).create(path)?;
-    if is_new {
-        fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+    fs::set_permissions(pod_dir, fs::Permissions::from_mode(if owner.is_some() { 0o750 } else { 0o700 }))?;
+    lchown(pod_dir, None, owner)?;
+    for directory in path.ancestors().take_while(|directory| *directory != pod_dir) {
+        fs::set_permissions(directory, fs::Permissions::from_mode(0o755))?;
+    }
+    if writer == Writer::Guest {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o777))?;
         chown(path, owner)?;
-        let mut at = path.parent();
-        while let Some(directory) = at.filter(|directory| directory.starts_with(pod_dir)) {
-            if directory == pod_dir {
-                // Secrets are below: for the kubelet and the runtime only.
-                fs::set_permissions(directory, fs::Permissions::from_mode(0o750))?;
-            }
-            chown(directory, owner)?;
-            at = directory.parent();
-        }
     }
     Ok(())
 }
@@ -178,10 +189,38 @@ pub fn container_mounts(
     Ok(mounts)
 }
 
-/// Removes a pod's directory. Blocking; idempotent. Mounted volumes are refused by the file system, not followed.
+/// Removes a pod's directory. Blocking; idempotent. What is mounted below is refused, not emptied.
 pub fn tear_down(pod_dir: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(pod_dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+    remove_tree(pod_dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+
+    #[test]
+    fn only_what_guests_write_to_is_given_to_the_runtime() {
+        let directory = tempfile::tempdir().unwrap();
+        let pod = directory.path().join("pods/uid");
+        let is_root = rustix::process::geteuid().is_root();
+        let owner = is_root.then_some(65532);
+        let (secret, scratch) = (pod.join("volumes/secret/s"), pod.join("volumes/empty/e"));
+        make_directory(&pod, &secret, Writer::Kubelet, owner).unwrap();
+        make_directory(&pod, &scratch, Writer::Guest, owner).unwrap();
+        let seen = |path: &Path| {
+            let metadata = fs::metadata(path).unwrap();
+            (metadata.uid(), metadata.gid(), metadata.mode() & 0o7777)
+        };
+        if is_root {
+            assert_eq!(seen(&pod), (0, 65532, 0o750));
+            assert_eq!((seen(&secret).0, seen(&secret).2), (0, 0o755));
+            assert_eq!(seen(&scratch), (65532, 65532, 0o777));
+        } else {
+            assert_eq!(seen(&pod).2, 0o700);
+            assert_eq!(seen(&scratch).2, 0o777);
+        }
+        tear_down(&pod).unwrap();
+        assert!(!pod.exists());
     }
 }

@@ -136,7 +136,7 @@ fn add(payload: &mut Payload, path: &str, data: Vec<u8>, mode: i32) -> Result<()
     if !is_valid_path(path) {
         return Err(PayloadError::InvalidPath(path.to_owned()));
     }
-    payload.insert(path.to_owned(), FileContent { data, mode: mode.unsigned_abs() & 0o7777 });
+    payload.insert(path.to_owned(), FileContent { data, mode: mode.unsigned_abs() & 0o777 });
     Ok(())
 }
 
