@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use k8s_openapi::jiff::Timestamp;
 use tokio::sync::mpsc;
+use wherry_runtimes::files::open_file;
 
 use super::entry::Entry;
 use super::rotate::rotated_files;
@@ -109,7 +110,7 @@ fn write_log(source: &LogSource, options: &LogOptions, output: &mut Output) -> s
     let mut files = rotated_files(&source.path);
     files.push(source.path.clone());
     for path in files {
-        let Ok(file) = File::open(&path) else { continue };
+        let Ok(file) = open_file(&path) else { continue };
         let mut reader = BufReader::new(file);
         let mut line = Vec::new();
         while read_line(&mut reader, &mut line)? {
@@ -158,6 +159,7 @@ fn follow(
     output: &mut Output,
 ) -> std::io::Result<()> {
     let mut line = Vec::new();
+    let mut is_replaced = false;
     loop {
         // Asked before reading: what was written before the end is read once more.
         let has_ended = (source.has_ended)();
@@ -179,16 +181,18 @@ fn follow(
         if has_read {
             continue;
         }
-        let was_replaced = match (&current, std::fs::metadata(&source.path)) {
-            (Some(reader), Ok(metadata)) => {
-                reader.get_ref().metadata()?.ino() != metadata.ino()
-                    || reader.get_ref().metadata()?.dev() != metadata.dev()
-            }
+        if is_replaced {
+            current = next_file(&source.path, current.as_ref()).map(BufReader::new);
+            is_replaced = false;
+            continue;
+        }
+        is_replaced = match (&current, std::fs::metadata(&source.path)) {
+            (Some(reader), Ok(metadata)) => identity(&reader.get_ref().metadata()?) != identity(&metadata),
             (None, Ok(_)) => true,
             (_, Err(_)) => false,
         };
-        if was_replaced {
-            current = File::open(&source.path).ok().map(BufReader::new);
+        if is_replaced {
+            // What was written between the last look and the rotation is read before the file is left.
             continue;
         }
         if has_ended {
@@ -196,6 +200,22 @@ fn follow(
         }
         std::thread::sleep(FOLLOW_INTERVAL);
     }
+}
+
+fn identity(metadata: &std::fs::Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
+}
+
+/// The file that was written after the one that was read: not always the current one, when reading is slow.
+fn next_file(path: &std::path::Path, read: Option<&BufReader<File>>) -> Option<File> {
+    let Some(read) = read else { return open_file(path).ok() };
+    let read = identity(&read.get_ref().metadata().ok()?);
+    let mut files = rotated_files(path);
+    files.push(path.to_owned());
+    let is_read = |file: &PathBuf| std::fs::metadata(file).is_ok_and(|metadata| identity(&metadata) == read);
+    // One that was removed already was older than all that are left.
+    let next = files.iter().position(is_read).map_or(0, |at| at + 1);
+    files[next..].iter().find_map(|file| open_file(file).ok())
 }
 
 fn is_wanted(entry: &Entry<'_>, since: &mut Option<Timestamp>) -> bool {
@@ -290,6 +310,17 @@ mod tests {
         std::fs::rename(&path, directory.path().join("0.log.1")).unwrap();
         std::fs::write(&path, line(2, 'F', "b")).unwrap();
         assert_eq!(receiver.recv().await.unwrap().unwrap(), "b\n");
+        // Written just before a rotation, and two rotations in a row: nothing is passed over.
+        let mut file = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
+        std::io::Write::write_all(&mut file, line(3, 'F', "c").as_bytes()).unwrap();
+        std::fs::rename(&path, directory.path().join("0.log.2")).unwrap();
+        std::fs::write(directory.path().join("0.log.3"), line(4, 'F', "d")).unwrap();
+        std::fs::write(&path, line(5, 'F', "e")).unwrap();
+        let mut text = Vec::new();
+        while text.len() < 6 {
+            text.extend_from_slice(&receiver.recv().await.unwrap().unwrap());
+        }
+        assert_eq!(text, b"c\nd\ne\n");
         has_ended.store(true, Ordering::SeqCst);
         assert!(receiver.recv().await.is_none());
         reader.await.unwrap();

@@ -418,7 +418,7 @@ impl Worker {
             if current.is_some_and(|c| c.phase == ContainerPhase::Running || self.stopping.contains(&c.id)) {
                 continue;
             }
-            if !self.is_past_backoff(&container, now) || !self.is_image_ready(runtime, &container, now) {
+            if !self.is_past_backoff(&container, now) || !self.is_image_ready(&container, now) {
                 continue;
             }
             if !self.may_retry(&name) {
@@ -514,7 +514,7 @@ impl Worker {
         false
     }
 
-    fn is_image_ready(&mut self, runtime: &Arc<NodeRuntime>, container: &Container, now: Timestamp) -> bool {
+    fn is_image_ready(&mut self, container: &Container, now: Timestamp) -> bool {
         let name = &container.name;
         let (error, at, is_reported) = match self.images.get(name) {
             None | Some(Image::Here(_)) => return true,
@@ -525,7 +525,9 @@ impl Worker {
         match self.image_backoff.remaining(&image, at, now) {
             None => {
                 self.image_backoff.advance(&image, at, now);
-                self.pull(runtime, container.clone());
+                // Looked for again first: it may have been loaded on this node meanwhile.
+                self.images.remove(name);
+                return true;
             }
             Some(wait) => {
                 // ErrImagePull is shown for a moment, then the back-off.
