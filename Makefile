@@ -11,7 +11,7 @@ WHERRY := $(TARGET_DIR)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))/wherry
 
 # Debian packages, by what they are for.
 BUILD_PACKAGES := build-essential protobuf-compiler libprotobuf-dev
-TEST_PACKAGES := $(BUILD_PACKAGES) etcd-server curl jq clang-14 lld-14 wasi-libc libclang-rt-14-dev-wasm32 python3-venv
+TEST_PACKAGES := $(BUILD_PACKAGES) etcd-server docker-registry curl jq clang-14 lld-14 wasi-libc libclang-rt-14-dev-wasm32 python3-venv
 SAMPLE_PACKAGES := clang-14 lld lld-14 wasi-libc libclang-rt-14-dev-wasm32 rustc-web cargo-web rust-web-src python3-venv nodejs npm
 
 .PHONY: help

@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 
-use crate::support::{Answering, COMMAND, TestCluster, eventually};
+use crate::support::{Answering, COMMAND, Health, TestCluster, eventually};
 
 #[test]
 fn a_startup_probe_holds_back_the_liveness_probe_that_then_restarts_the_container() {
@@ -75,4 +75,38 @@ fn a_tcp_readiness_probe_decides_whether_a_pod_is_an_endpoint() {
     drop(listener);
     eventually("the endpoint that is not ready", || if endpoints() == "false" { Ok(()) } else { Err(endpoints()) });
     assert_eq!(cluster.pod_field("checked", ".status.containerStatuses[0].restartCount"), "0");
+}
+
+#[test]
+fn a_grpc_liveness_probe_asks_for_its_service_and_restarts_the_container() {
+    let cluster = TestCluster::start();
+    cluster.load_guests();
+    cluster.pod(
+        "healthy",
+        &serde_json::json!({"containers": [{
+            "name": "main", "image": COMMAND, "args": ["sleeps"],
+            "startupProbe": {"tcpSocket": {"port": 9002}, "periodSeconds": 1, "failureThreshold": 60},
+            "livenessProbe": {"grpc": {"port": 9002, "service": "shop"}, "periodSeconds": 1, "failureThreshold": 1},
+        }]})
+        .to_string(),
+    );
+    let server = Health::at(cluster.pod_address("healthy", 9002), "shop");
+    cluster.wait_ready_pod("healthy");
+    // Time enough for two probes that succeed.
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    assert_eq!(cluster.pod_field("healthy", ".status.containerStatuses[0].restartCount"), "0", "{}", cluster.pod_events("healthy"));
+    server.say(Health::NOT_SERVING);
+    cluster.wait_events(
+        "healthy",
+        &[
+            "Warning Unhealthy Liveness probe failed: service unhealthy (responded with \"NOT_SERVING\")",
+            "Normal Killing Container main failed liveness probe, will be restarted",
+        ],
+    );
+    server.say(Health::SERVING);
+    eventually("the restarted container", || {
+        let count = cluster.pod_field("healthy", ".status.containerStatuses[0].restartCount");
+        if count == "0" { Err(count) } else { Ok(()) }
+    });
+    cluster.wait_ready_pod("healthy");
 }

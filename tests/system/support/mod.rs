@@ -3,12 +3,14 @@
 mod cluster;
 mod etcd;
 mod guests;
+mod health;
 mod http;
 mod registry;
 
 pub(crate) use cluster::{Component, TestCluster, samples as samples_folder};
 pub(crate) use etcd::TestEtcd;
 pub(crate) use guests::{Answering, COMMAND, Echoing, HTTP, guest_file};
+pub(crate) use health::Health;
 pub(crate) use http::{Keepalive, get, try_get};
 pub(crate) use registry::Registry;
 
