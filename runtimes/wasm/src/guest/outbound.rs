@@ -133,7 +133,8 @@ impl Outbound {
             .patterns
             .iter()
             .any(|p| p.host == Host::Any && p.port.is_none_or(|port| port == address.port()));
-        (listed && (contains(&self.pod_cidrs, ip) || !is_of_the_machine(ip))) || (any && is_outside(ip))
+        let is_pod = contains(&self.pod_cidrs, ip);
+        (listed && (is_pod || !is_of_the_machine(ip))) || (any && is_outside(ip) && !is_pod)
     }
 
     /// Whether a connection may be made to an address that a granted name led to.
@@ -169,6 +170,7 @@ impl Outbound {
                 if self.may_connect(address) {
                     Some(true)
                 } else if is_outside(address.ip().to_canonical())
+                    && !contains(&self.pod_cidrs, address.ip().to_canonical())
                     && !self.names_for(address.port()).is_empty()
                 {
                     None
@@ -249,6 +251,18 @@ mod tests {
                 "{allowed:?} {address}"
             );
         }
+    }
+
+    #[test]
+    fn pods_outside_loopback_are_not_reached_by_name_or_by_the_wildcard() {
+        let net = |text: &str| text.parse::<IpNet>().unwrap();
+        let pods = [net("10.1.0.0/16")];
+        let outbound = |allowed| Outbound::parse(Some(allowed), &[], &pods, None).unwrap();
+        let pod = "10.1.2.3:80".parse().unwrap();
+        assert!(!outbound("*").may_connect(pod));
+        assert!(!outbound("a.example").may_connect_as("a.example", pod));
+        assert_eq!(outbound("a.example").socket_use(pod, SocketAddrUse::TcpConnect), Some(false));
+        assert!(outbound("10.1.2.3").may_connect(pod));
     }
 
     #[test]

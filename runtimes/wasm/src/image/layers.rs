@@ -2,9 +2,11 @@
 //!
 //! Only names are kept while a layer is read; nothing of a layer is ever written under the name it has in there.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
+use std::rc::Rc;
 
 use super::manifest::in_root;
 use super::{Error, MAX_LAYER_BYTES};
@@ -14,6 +16,9 @@ const MAX_ENTRIES: usize = 500_000;
 
 /// Longest name of an entry, in bytes. Source: Linux's PATH_MAX.
 const MAX_PATH_BYTES: usize = 4096;
+
+/// Most bytes of headers before one entry; ordinary ones have some hundred.
+const MAX_HEADERS_BYTES: u64 = 1 << 20;
 
 /// Most links followed. Source: Linux gives up (ELOOP) after 40.
 const MAX_LINKS: usize = 40;
@@ -145,12 +150,17 @@ fn kind<R: Read>(layer: usize, path: &str, entry: &tar::Entry<'_, R>) -> Result<
 /// Calls `each` with the cleaned path of every entry, until it answers true.
 fn each_entry<R: Read>(
     reader: R,
-    mut each: impl FnMut(&str, &mut tar::Entry<'_, R>) -> Result<bool, Error>,
+    mut each: impl FnMut(&str, &mut tar::Entry<'_, Headers<R>>) -> Result<bool, Error>,
 ) -> Result<(), Error> {
     let broken = |source| Error::File { action: "read a layer of", path: "the image".into(), source };
-    let mut archive = tar::Archive::new(reader);
-    for entry in archive.entries().map_err(broken)? {
+    let left = Rc::new(Cell::new(MAX_HEADERS_BYTES));
+    let mut archive = tar::Archive::new(Headers { reader, left: Rc::clone(&left) });
+    let mut entries = archive.entries().map_err(broken)?;
+    while let Some(entry) = entries.next() {
         let mut entry = entry.map_err(broken)?;
+        left.set(u64::MAX);
+        let is_sparse = entry.header().entry_type().is_gnu_sparse();
+        let packed_bytes = entry.header().entry_size().map_err(broken)?;
         let name = entry.path_bytes().into_owned();
         if name.len() > MAX_PATH_BYTES {
             return Err(Error::TooLarge {
@@ -159,13 +169,36 @@ fn each_entry<R: Read>(
             });
         }
         // A name that is not UTF-8 cannot be the entry point.
-        let Ok(name) = std::str::from_utf8(&name) else { continue };
-        let path = in_root("", name);
+        let path = std::str::from_utf8(&name).map(|name| in_root("", name)).unwrap_or_default();
         if !path.is_empty() && each(&path, &mut entry)? {
             return Ok(());
         }
+        // The content is passed over here, so that what is read next is headers; a sparse one unpacks to any size.
+        if is_sparse {
+            left.set(packed_bytes.saturating_add(MAX_HEADERS_BYTES));
+        } else {
+            std::io::copy(&mut entry, &mut std::io::sink()).map_err(broken)?;
+            left.set(MAX_HEADERS_BYTES);
+        }
     }
     Ok(())
+}
+
+/// Bounds what is read between the contents of two entries: extended headers are held in memory whole.
+struct Headers<R> {
+    reader: R,
+    left: Rc<Cell<u64>>,
+}
+
+impl<R: Read> Read for Headers<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.reader.read(buffer)?;
+        match self.left.get().checked_sub(read as u64) {
+            Some(left) => self.left.set(left),
+            None => return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, "headers are too large")),
+        }
+        Ok(read)
+    }
 }
 
 /// Calls `with` with the content of the file of this name; the last one counts where a layer has several.
@@ -304,5 +337,22 @@ mod tests {
     fn a_name_that_climbs_stays_in_the_root() {
         let hostile = layer(&[File("../../etc/app.wasm", "inside")]);
         assert_eq!(find(&[hostile], "etc/app.wasm").as_deref(), Some("inside"));
+    }
+
+    #[test]
+    fn a_long_name_without_end_is_refused_before_it_is_in_memory() {
+        let mut builder = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::GNULongName);
+        header.set_size(MAX_HEADERS_BYTES * 2);
+        header.set_cksum();
+        builder.append(&header, std::io::repeat(b'a').take(MAX_HEADERS_BYTES * 2)).unwrap();
+        let mut header = tar::Header::new_gnu();
+        header.set_size(0);
+        header.set_cksum();
+        builder.append(&header, &b""[..]).unwrap();
+        let bytes = builder.into_inner().unwrap();
+        let error = Tree::default().push_layer(Box::new(std::io::Cursor::new(bytes))).unwrap_err();
+        assert!(error.chain().contains("headers are too large"), "{}", error.chain());
     }
 }
