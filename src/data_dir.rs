@@ -3,7 +3,7 @@
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Read as _, Seek as _, Write as _},
-    os::unix::fs::DirBuilderExt as _,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
 };
 
@@ -35,6 +35,19 @@ pub enum Error {
         /// Why.
         #[source]
         source: io::Error,
+    },
+    /// Others could change what is in it.
+    #[error(
+        "the data directory {} belongs to user {owner} and has mode {mode:04o}; it must be this user's, and no others may write to it",
+        path.display()
+    )]
+    Unsafe {
+        /// Which.
+        path: PathBuf,
+        /// Whose.
+        owner: u32,
+        /// Its permission bits.
+        mode: u32,
     },
     /// Another process uses it.
     #[error(
@@ -76,6 +89,7 @@ impl DataDir {
     pub fn lock(&self, what: &str) -> Result<Lock, Error> {
         let unusable = |source| Error::Unusable { path: self.root.clone(), source };
         DirBuilder::new().recursive(true).mode(0o755).create(&self.root).map_err(unusable)?;
+        self.check_owner()?;
         DirBuilder::new().recursive(true).mode(0o755).create(self.run()).map_err(unusable)?;
         let path = self.run().join(format!("{what}.lock"));
         let mut file = OpenOptions::new()
@@ -101,6 +115,20 @@ impl DataDir {
             .and_then(|()| writeln!(file, "{}", std::process::id()))
             .map_err(unusable)?;
         Ok(Lock { _file: file })
+    }
+
+    /// Keys are below, and (as root) files that are trusted as root's own.
+    fn check_owner(&self) -> Result<(), Error> {
+        let path = &self.root;
+        let metadata =
+            fs::metadata(path).map_err(|source| Error::Unusable { path: path.clone(), source })?;
+        let is_ours = metadata.uid() == nix::unistd::geteuid().as_raw();
+        // A umask of 002 goes with a group of one's own.
+        let is_own_group = metadata.gid() == nix::unistd::getegid().as_raw();
+        if is_ours && metadata.mode() & if is_own_group { 0o002 } else { 0o022 } == 0 {
+            return Ok(());
+        }
+        Err(Error::Unsafe { path: path.clone(), owner: metadata.uid(), mode: metadata.mode() & 0o7777 })
     }
 
     /// The directory itself.
@@ -170,5 +198,16 @@ mod tests {
         assert!(error.contains(&format!("in use by process {}", std::process::id())), "{error}");
         drop(held);
         directory.lock("up").unwrap();
+    }
+
+    #[test]
+    fn a_directory_that_others_may_write_to_is_refused() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let temporary = tempfile::tempdir().unwrap();
+        let directory = DataDir::new(Some(temporary.path().to_owned())).unwrap();
+        for (mode, usable) in [(0o755, true), (0o700, true), (0o775, true), (0o757, false), (0o1777, false)] {
+            fs::set_permissions(temporary.path(), fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(directory.lock("up").is_ok(), usable, "{mode:o}");
+        }
     }
 }

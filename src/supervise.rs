@@ -9,7 +9,7 @@ use std::{
 };
 
 use tokio::{sync::watch, task::JoinHandle};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use wherry_client::{Lifecycle, lifecycle::ReadinessReport};
 
 /// The first pause before a restart; doubled up to [`MAX_PAUSE`].
@@ -131,7 +131,8 @@ async fn keep_running(
         board.set(name, State::Running(report));
         let started = Instant::now();
         // A task of its own, so that a panic ends this component and no other.
-        let mut run = tokio::spawn(start(lifecycle));
+        // Dropped with this one, it ends too.
+        let mut run = AbortOnDropHandle::new(tokio::spawn(start(lifecycle)));
         let ended = tokio::select! {
             ended = &mut run => ended,
             is_ready = ready.wait_ready() => {

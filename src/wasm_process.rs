@@ -24,6 +24,7 @@ use nix::{
 use rustix::process::{PidfdFlags, pidfd_open};
 use tokio::io::unix::AsyncFd;
 use wherry_client::Lifecycle;
+use wherry_runtime_wasm::privileges;
 
 /// How long the runtime may take until its socket answers.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
@@ -54,6 +55,14 @@ pub enum Error {
         /// How.
         status: String,
     },
+    /// Somebody else made the socket.
+    #[error("{} is served by user {uid}, who is neither this user nor the wasm runtime's", socket.display())]
+    Foreign {
+        /// Where.
+        socket: PathBuf,
+        /// Who.
+        uid: u32,
+    },
     /// Its socket does not answer.
     #[error("the wasm runtime does not answer on {} after {} s", socket.display(), START_TIMEOUT.as_secs())]
     Silent {
@@ -68,7 +77,7 @@ impl WasmProcess {
     /// # Errors
     /// The process cannot be started, does not answer, or ended early.
     pub async fn run(self, lifecycle: Lifecycle) -> Result<(), Error> {
-        if let Some(pid) = self.serving() {
+        if let Some(pid) = self.serving()? {
             tracing::info!(
                 pid = pid.as_raw(),
                 "the wasm runtime of a former run is still there; its guests are kept"
@@ -83,7 +92,7 @@ impl WasmProcess {
         command.args(&self.arguments).stdin(Stdio::null()).stdout(Stdio::null()).process_group(0);
         let mut child = tokio::process::Command::from(command).spawn().map_err(Error::Start)?;
         let started = Instant::now();
-        while self.serving().is_none() {
+        while self.serving().inspect_err(|_| drop(child.start_kill()))?.is_none() {
             if let Some(status) = child.try_wait().map_err(Error::Start)? {
                 return Err(Error::Ended { status: status.to_string() });
             }
@@ -113,10 +122,14 @@ impl WasmProcess {
     }
 
     /// The process behind the socket, if one answers. The kernel says which it is; no file could be as sure.
-    fn serving(&self) -> Option<Pid> {
-        let stream = UnixStream::connect(&self.socket).ok()?;
-        let credentials = getsockopt(&stream, PeerCredentials).ok()?;
-        Some(Pid::from_raw(credentials.pid()))
+    fn serving(&self) -> Result<Option<Pid>, Error> {
+        let Ok(stream) = UnixStream::connect(&self.socket) else { return Ok(None) };
+        let Ok(credentials) = getsockopt(&stream, PeerCredentials) else { return Ok(None) };
+        let (own, runtimes) = (nix::unistd::geteuid().as_raw(), privileges::Options::new("", "").uid);
+        if !is_trusted(credentials.uid(), own, runtimes) {
+            return Err(Error::Foreign { socket: self.socket.clone(), uid: credentials.uid() });
+        }
+        Ok(Some(Pid::from_raw(credentials.pid())))
     }
 
     async fn watch_over(&self, pid: Pid, lifecycle: &Lifecycle) -> Result<(), Error> {
@@ -131,11 +144,11 @@ impl WasmProcess {
                 let _readable = ended.map_err(Error::Start)?;
                 return Err(gone());
             }
-            () = lifecycle.shutdown.cancelled() => signal(pid, Signal::SIGTERM),
+            () = lifecycle.shutdown.cancelled() => signal_held(&descriptor, rustix::process::Signal::TERM),
         }
         if tokio::time::timeout(STOP_TIMEOUT, descriptor.readable()).await.is_err() {
             tracing::warn!("the wasm runtime did not stop in time and is killed");
-            signal(pid, Signal::SIGKILL);
+            signal_held(&descriptor, rustix::process::Signal::KILL);
         }
         Ok(())
     }
@@ -150,8 +163,46 @@ fn watched(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::new(descriptor)
 }
 
+/// Whether a process of this user may be the runtime: we started it, as ourselves or (being root) as the runtime's user.
+fn is_trusted(uid: u32, own: u32, runtimes: u32) -> bool {
+    uid == own || (own == 0 && uid == runtimes)
+}
+
+/// Signals the process that is watched over, and no other that has its number by now.
+fn signal_held(process: &AsyncFd<OwnedFd>, which: rustix::process::Signal) {
+    if let Err(error) = rustix::process::pidfd_send_signal(process.get_ref(), which) {
+        tracing::debug!(%error, ?which, "cannot signal the wasm runtime");
+    }
+}
+
 fn signal(pid: Pid, which: Signal) {
     if let Err(error) = kill(pid, which) {
         tracing::debug!(%error, %which, "cannot signal the wasm runtime");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_that_another_user_serves_is_not_the_runtimes() {
+        for (uid, own, trusted) in [
+            (0, 0, true),
+            (65532, 0, true),
+            (1000, 0, false),
+            (1000, 1000, true),
+            (1001, 1000, false),
+            (0, 1000, false),
+            (65532, 1000, false),
+        ] {
+            assert_eq!(is_trusted(uid, own, 65532), trusted, "{uid} seen by {own}");
+        }
+        let temporary = tempfile::tempdir().unwrap();
+        let socket = temporary.path().join("cri.sock");
+        let process = WasmProcess { program: PathBuf::new(), arguments: Vec::new(), socket: socket.clone() };
+        assert!(process.serving().unwrap().is_none());
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        assert_eq!(process.serving().unwrap(), Some(Pid::this()));
     }
 }

@@ -109,7 +109,19 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     }
 }
 
+/// As many descriptors as the user may have: watches, connections of Services and files share them, and the usual 1024 of a
+/// login are soon gone. Fewer are no reason not to start.
+fn raise_descriptor_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
+    if let Err(error) = raised {
+        tracing::debug!(%error, "cannot raise the limit of descriptors");
+    }
+}
+
 fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
