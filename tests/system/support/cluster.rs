@@ -158,6 +158,25 @@ impl TestCluster {
         process.wait().unwrap();
     }
 
+    /// A second API server over the same store, with the same authority and a data directory of its own.
+    pub(crate) fn second_api_server(&self, store: &str) -> ApiServer {
+        let directory = directory();
+        let (from, to) = (self.data_dir().join("pki"), directory.path().join("data/pki"));
+        fs::create_dir_all(&to).unwrap();
+        for entry in fs::read_dir(from).unwrap() {
+            let file = entry.unwrap().path();
+            fs::copy(&file, to.join(file.file_name().unwrap())).unwrap();
+        }
+        let arguments = ["--listen=127.0.0.1:0".to_owned(), format!("--store={store}")];
+        let process = spawn_api_server(directory.path(), &self.networks, &arguments);
+        let server = ApiServer { directory, process };
+        eventually("the second API server's readiness", || {
+            let output = run(server.kubectl_command().args(["get", "--raw", "/readyz"]), None);
+            if output.code == 0 { Ok(()) } else { Err(output.stderr) }
+        });
+        server
+    }
+
     /// The API server again, after it was killed; the components are as they were.
     pub(crate) fn start_api_server_again(&mut self) {
         self.process = spawn_api_server(self.directory.path(), &self.networks, &self.arguments);
@@ -330,6 +349,39 @@ impl Drop for TestCluster {
         }
         if std::thread::panicking() {
             eprintln!("--- log of the cluster\n{}", self.log());
+        }
+    }
+}
+
+/// An API server beside a cluster's own; killed when dropped.
+pub(crate) struct ApiServer {
+    directory: TempDir,
+    process: Child,
+}
+
+impl ApiServer {
+    /// kubectl against this server, and nothing of the user's own.
+    pub(crate) fn kubectl_command(&self) -> Command {
+        let mut command = Command::new("kubectl");
+        let kubeconfig = self.directory.path().join("data/kubeconfig.yaml");
+        command.env("KUBECONFIG", kubeconfig).env("HOME", self.directory.path());
+        command
+    }
+
+    /// What kubectl printed; it must have succeeded.
+    pub(crate) fn ok(&self, arguments: &[&str]) -> String {
+        let output = run(self.kubectl_command().args(arguments), None);
+        assert_eq!(output.code, 0, "kubectl {arguments:?}: {output:?}");
+        output.stdout
+    }
+}
+
+impl Drop for ApiServer {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        if std::thread::panicking() {
+            eprintln!("--- log of the API server\n{}", fs::read_to_string(self.directory.path().join("log")).unwrap_or_default());
         }
     }
 }
