@@ -105,7 +105,7 @@ js_guest() { # NAME
     fi
     mkdir -p "$1/build"
     wit_of_wasi_http "$samples/$1/build/wit"
-    (cd "$1" && npm install --silent --no-audit --no-fund >/dev/null && node build.mjs)
+    (cd "$1" && npm install --silent --no-audit --no-fund --no-package-lock >/dev/null && node build.mjs)
     done_with "$1"
 }
 

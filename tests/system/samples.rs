@@ -101,6 +101,22 @@ fn memory_hog_is_oom_killed() {
     assert!(log.contains("24 MiB\n") && !log.contains("32 MiB\n"), "{log}");
 }
 
+#[test]
+#[ignore = "needs guests of make samples"]
+fn functions() {
+    let cluster = TestCluster::start();
+    for (name, language) in [("python-function", "Python"), ("js-function", "JavaScript")] {
+        cluster.apply_sample(name);
+        let deployment = format!("deployment/{name}");
+        // The first start compiles an interpreter.
+        cluster.ok(&["rollout", "status", &deployment, "--timeout=180s"]);
+        let selector = format!("app={name}");
+        let pod = cluster.ok(&["get", "pods", "-l", &selector, "-o", "jsonpath={.items[*].metadata.name}"]);
+        let body = get(cluster.service(name), "/some/path");
+        assert_eq!(body, format!("Hello from {language} in {pod}, you asked for /some/path\n"));
+    }
+}
+
 /// Small guests are kept prebuilt; they must do what their source does.
 #[test]
 fn prebuilt_guests_behave_as_guests_built_from_source() {
