@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     io::ErrorKind,
     net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use crate::support::{Answering, Echoing, HTTP, TestCluster, eventually, get, try_get};
@@ -31,12 +31,9 @@ fn spare(cluster: &TestCluster, number: u8) -> IpAddr {
 }
 
 fn refused(address: SocketAddr) -> Result<(), String> {
-    let started = Instant::now();
+    // A packet that is dropped instead would time out.
     match TcpStream::connect_timeout(&address, Duration::from_secs(5)) {
-        Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
-            assert!(started.elapsed() < Duration::from_secs(1), "refused only after {:?}", started.elapsed());
-            Ok(())
-        }
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ok(()),
         other => Err(format!("{address}: {other:?}")),
     }
 }
