@@ -120,8 +120,7 @@ impl DataDir {
     /// Keys are below, and (as root) files that are trusted as root's own.
     fn check_owner(&self) -> Result<(), Error> {
         let path = &self.root;
-        let metadata =
-            fs::metadata(path).map_err(|source| Error::Unusable { path: path.clone(), source })?;
+        let metadata = fs::metadata(path).map_err(|source| Error::Unusable { path: path.clone(), source })?;
         let is_ours = metadata.uid() == nix::unistd::geteuid().as_raw();
         // A umask of 002 goes with a group of one's own.
         let is_own_group = metadata.gid() == nix::unistd::getegid().as_raw();

@@ -139,7 +139,8 @@ mod tests {
 
     #[test]
     fn no_name_leads_out_of_its_directory() {
-        for name in ["", ".", "..", "/etc", "../../etc", "a/../../b", "a/", "a\0b", "plain", "a_b-c.d", "..."] {
+        for name in ["", ".", "..", "/etc", "../../etc", "a/../../b", "a/", "a\0b", "plain", "a_b-c.d", "..."]
+        {
             let joined = Path::new("/base").join(path_part(name));
             assert_eq!(joined.parent(), Some(Path::new("/base")), "{name:?}");
             assert_eq!(joined.components().count(), 3, "{name:?}");

@@ -50,7 +50,9 @@ pub(crate) async fn follow(
                 }
                 read(&kubelet, &runtime, events, interval, &mut last).await;
             }
-            Err(error) if is_reported => tracing::debug!(%error, handler = %runtime.handler, "runtime gives no events"),
+            Err(error) if is_reported => {
+                tracing::debug!(%error, handler = %runtime.handler, "runtime gives no events")
+            }
             Err(error) => {
                 is_reported = true;
                 tracing::warn!(%error, handler = %runtime.handler, "runtime gives no events; asking again");
@@ -71,7 +73,9 @@ async fn open(
     runtime.configure(&kubelet.config.pod_cidr).await?;
     match runtime.service.events().await {
         Ok(events) => Ok((events, RELIST_INTERVAL)),
-        Err(wherry_runtimes::Error::Unimplemented(_)) => Ok((futures::stream::pending().boxed(), POLL_INTERVAL)),
+        Err(wherry_runtimes::Error::Unimplemented(_)) => {
+            Ok((futures::stream::pending().boxed(), POLL_INTERVAL))
+        }
         Err(error) => Err(error),
     }
 }

@@ -210,7 +210,9 @@ pub(crate) async fn follow(kubelet: Arc<Kubelet>, directory: std::path::PathBuf)
                 if !is_replaced {
                     kubelet.dispatch(pod, Origin::Static);
                     // Its mirror may have been there first.
-                    if let (Some(mirror), Some(mailbox)) = (kubelet.static_pods.mirror_of(pod), kubelet.workers.get(uid)) {
+                    if let (Some(mirror), Some(mailbox)) =
+                        (kubelet.static_pods.mirror_of(pod), kubelet.workers.get(uid))
+                    {
                         mailbox.post(|inbox| inbox.mirror = Some(mirror));
                     }
                 }

@@ -82,10 +82,7 @@ impl ProxyArguments {
 }
 
 /// Run one component until Ctrl-C, then let it drain.
-async fn until_asked<F>(
-    name: &'static str,
-    start: impl FnOnce(Lifecycle) -> F,
-) -> anyhow::Result<()>
+async fn until_asked<F>(name: &'static str, start: impl FnOnce(Lifecycle) -> F) -> anyhow::Result<()>
 where
     F: Future<Output = anyhow::Result<()>>,
 {

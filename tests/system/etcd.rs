@@ -17,11 +17,8 @@ fn with_hello(etcd: &TestEtcd) -> TestCluster {
 
 /// `kubectl get configmaps -w`, past what was there before.
 fn watch(mut kubectl: Command) -> (Child, Lines<BufReader<ChildStdout>>) {
-    let mut watch = kubectl
-        .args(["get", "configmaps", "-w", "-o", "name"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut watch =
+        kubectl.args(["get", "configmaps", "-w", "-o", "name"]).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
     assert!(lines.by_ref().map_while(Result::ok).any(|line| line == "configmap/kube-root-ca.crt"));
     (watch, lines)
@@ -67,7 +64,8 @@ fn a_cluster_converges_after_its_etcd_was_killed_and_started_again() {
         etcd.kill();
         // What runs goes on without a store, and what is written is refused, not lost.
         get(service, "/without-a-store");
-        let refused = cluster.kubectl(&["create", "configmap", &format!("refused-{round}"), "--request-timeout=3s"]);
+        let refused =
+            cluster.kubectl(&["create", "configmap", &format!("refused-{round}"), "--request-timeout=3s"]);
         assert_ne!(refused.code, 0, "{refused:?}");
         etcd.start_again();
 
@@ -108,7 +106,11 @@ fn two_servers_over_one_etcd_are_one_cluster() {
         for number in [2 * round, 2 * round + 1] {
             let name = format!("zebra-{number}");
             let create = ["create", "configmap", &name];
-            if round == 0 { second.ok(&create) } else { cluster.ok(&create) };
+            if round == 0 {
+                second.ok(&create)
+            } else {
+                cluster.ok(&create)
+            };
             assert!(lines.by_ref().map_while(Result::ok).any(|line| line == format!("configmap/{name}")));
         }
         watching.kill().unwrap();

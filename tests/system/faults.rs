@@ -24,7 +24,11 @@ fn fifty_kills_during_writes_lose_nothing_and_revisions_never_go_back() {
         cluster.start_again();
 
         // Raw: kubectl's own lists have no revision.
-        let list = cluster.ok(&["get", "--raw", "/api/v1/namespaces/default/configmaps?labelSelector=written%3Dyes"]);
+        let list = cluster.ok(&[
+            "get",
+            "--raw",
+            "/api/v1/namespaces/default/configmaps?labelSelector=written%3Dyes",
+        ]);
         let list: serde_json::Value = serde_json::from_str(&list).unwrap();
         let revision: u64 = list["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap();
         assert!(revision >= highest, "the revision went back from {highest} to {revision} in round {round}");

@@ -1,6 +1,5 @@
 //! RuntimeClass.
 
-
 use k8s_openapi::api::node::v1::{Overhead, Scheduling};
 use serde_json::Value;
 use wherry_machinery::field::{Error, ErrorList, Path};

@@ -196,5 +196,9 @@ pub(crate) fn termination_message_file(
     container: &str,
     restart_count: u32,
 ) -> PathBuf {
-    kubelet.pod_dir(uid).join("containers").join(path_part(container)).join(format!("termination-{restart_count}"))
+    kubelet
+        .pod_dir(uid)
+        .join("containers")
+        .join(path_part(container))
+        .join(format!("termination-{restart_count}"))
 }

@@ -163,8 +163,11 @@ impl Worker {
         seen.message = read_bounded(&file, MAX_MESSAGE_BYTES).unwrap_or_default();
         let policy = self.container(&seen.name).and_then(|c| c.termination_message_policy.as_deref());
         if seen.message.is_empty() && seen.exit_code != 0 && policy == Some("FallbackToLogsOnError") {
-            let file =
-                self.kubelet.log_dir(&self.pod).join(path_part(&seen.name)).join(format!("{}.log", seen.restart_count));
+            let file = self
+                .kubelet
+                .log_dir(&self.pod)
+                .join(path_part(&seen.name))
+                .join(format!("{}.log", seen.restart_count));
             seen.message = crate::logs::last_lines(&file, MAX_LOG_MESSAGE_LINES, MAX_LOG_MESSAGE_BYTES);
         }
     }
@@ -173,6 +176,8 @@ impl Worker {
 fn read_bounded(path: &std::path::Path, limit: usize) -> std::io::Result<String> {
     use std::io::Read as _;
     let mut bytes = Vec::new();
-    wherry_runtimes::files::open_file(path)?.take(u64::try_from(limit).unwrap_or(u64::MAX)).read_to_end(&mut bytes)?;
+    wherry_runtimes::files::open_file(path)?
+        .take(u64::try_from(limit).unwrap_or(u64::MAX))
+        .read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }

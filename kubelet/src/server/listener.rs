@@ -103,9 +103,8 @@ async fn connection(stream: TcpStream, acceptor: TlsAcceptor, router: Router) {
         .timer(TokioTimer::new())
         .keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .max_concurrent_streams(MAX_STREAMS);
-    let served = builder
-        .serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(router))
-        .await;
+    let served =
+        builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(router)).await;
     if let Err(error) = served {
         tracing::debug!(%error, "connection to the node API ended");
     }

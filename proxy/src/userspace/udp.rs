@@ -113,7 +113,8 @@ mod tests {
 
     async fn answer(endpoint: &UdpSocket, text: &[u8]) {
         let mut buffer = [0; 16];
-        let (length, from) = timeout(Duration::from_secs(10), endpoint.recv_from(&mut buffer)).await.unwrap().unwrap();
+        let (length, from) =
+            timeout(Duration::from_secs(10), endpoint.recv_from(&mut buffer)).await.unwrap().unwrap();
         assert_eq!(&buffer[..length], b"ask");
         endpoint.send_to(text, from).await.unwrap();
     }

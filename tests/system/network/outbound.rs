@@ -3,7 +3,8 @@
 use crate::support::{Answering, HTTP, TestCluster, get};
 
 fn function() -> String {
-    serde_json::json!({"containers": [{"name": "main", "image": HTTP, "ports": [{"containerPort": 8080}]}]}).to_string()
+    serde_json::json!({"containers": [{"name": "main", "image": HTTP, "ports": [{"containerPort": 8080}]}]})
+        .to_string()
 }
 
 #[test]
@@ -18,12 +19,18 @@ fn a_guest_reaches_services_and_what_its_annotation_lists_and_nothing_else() {
     cluster.wait_ready_pod("target");
     let target = cluster.pod_address("target", 8080);
     cluster.pod("plain", &function());
-    let annotations = serde_json::json!({"annotations": {"wherry.dev/allowed-outbound-hosts": target.to_string()}});
+    let annotations =
+        serde_json::json!({"annotations": {"wherry.dev/allowed-outbound-hosts": target.to_string()}});
     cluster.pod_with("allowed", &annotations.to_string(), &function());
     // Whatever it asks for, the machine's own loopback is not to be had.
-    let everything = serde_json::json!({"annotations": {"wherry.dev/allowed-outbound-hosts": "*,127.0.0.0/8"}});
+    let everything =
+        serde_json::json!({"annotations": {"wherry.dev/allowed-outbound-hosts": "*,127.0.0.0/8"}});
     cluster.pod_with("greedy", &everything.to_string(), &function());
-    cluster.pod_with("mistaken", r#"{"annotations": {"wherry.dev/allowed-outbound-hosts": "no such:thing"}}"#, &function());
+    cluster.pod_with(
+        "mistaken",
+        r#"{"annotations": {"wherry.dev/allowed-outbound-hosts": "no such:thing"}}"#,
+        &function(),
+    );
     for pod in ["plain", "allowed", "greedy"] {
         cluster.wait_ready_pod(pod);
     }

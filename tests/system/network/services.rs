@@ -23,7 +23,13 @@ fn slice(service: &str, protocol: &str, port: u16, addresses: &[IpAddr]) -> Stri
 /// Addresses that no pod of this cluster gets: the end of its own range.
 fn spare(cluster: &TestCluster, number: u8) -> IpAddr {
     let node: std::net::Ipv4Addr = cluster
-        .ok(&["get", "node", "test-node", "-o", "jsonpath={.status.addresses[?(@.type=='InternalIP')].address}"])
+        .ok(&[
+            "get",
+            "node",
+            "test-node",
+            "-o",
+            "jsonpath={.status.addresses[?(@.type=='InternalIP')].address}",
+        ])
         .parse()
         .unwrap();
     let [a, b, c, d] = node.octets();
@@ -42,7 +48,11 @@ fn refused(address: SocketAddr) -> Result<(), String> {
 fn a_client_stays_with_its_endpoint_when_the_service_asks_for_it() {
     let cluster = TestCluster::start();
     cluster.load_sample("hello-http");
-    cluster.ok(&["apply", "-f", crate::support::samples_folder().join("hello-http/manifest.yaml").to_str().unwrap()]);
+    cluster.ok(&[
+        "apply",
+        "-f",
+        crate::support::samples_folder().join("hello-http/manifest.yaml").to_str().unwrap(),
+    ]);
     cluster.ok(&["rollout", "status", "deployment/hello-http", "--timeout=60s"]);
     let service = cluster.service("hello-http");
     let who = || {
@@ -103,7 +113,10 @@ fn udp_reaches_endpoints_that_were_written_by_hand() {
     let other = ask(&socket(), "one").unwrap();
     assert_ne!(first_answer, other);
     for answer in [first_answer, other] {
-        assert!(answer == format!("{first}:5300: one") || answer == format!("{second}:5300: one"), "{answer}");
+        assert!(
+            answer == format!("{first}:5300: one") || answer == format!("{second}:5300: one"),
+            "{answer}"
+        );
     }
 }
 
@@ -118,7 +131,10 @@ fn a_node_port_answers_at_the_nodes_address() {
     );
     cluster.wait_ready_pod("behind");
     cluster.ok(&["expose", "pod", "behind", "--type=NodePort", "--port=8080"]);
-    let port: u16 = cluster.ok(&["get", "service", "behind", "-o", "jsonpath={.spec.ports[0].nodePort}"]).parse().unwrap();
+    let port: u16 = cluster
+        .ok(&["get", "service", "behind", "-o", "jsonpath={.spec.ports[0].nodePort}"])
+        .parse()
+        .unwrap();
     assert!((30_000..=32_767).contains(&port), "{port}");
     let address = SocketAddr::new(spare(&cluster, 0), port);
     eventually("an answer at the node port", || {
@@ -165,7 +181,11 @@ fn a_service_without_endpoints_refuses_at_once_and_others_are_not_listened_on() 
         line.split_whitespace().take(5).map(str::to_owned).collect()
     };
     assert_eq!(row("headless"), ["headless", "ClusterIP", "None", "<none>", "7001/TCP"], "{table}");
-    assert_eq!(row("elsewhere"), ["elsewhere", "ExternalName", "<none>", "elsewhere.example", "7001/TCP"], "{table}");
+    assert_eq!(
+        row("elsewhere"),
+        ["elsewhere", "ExternalName", "<none>", "elsewhere.example", "7001/TCP"],
+        "{table}"
+    );
     // Something that does get listened on tells that the proxy has seen the others.
     cluster.apply(&slice("manual", "TCP", 7000, &[endpoint]));
     eventually("an answer again", || match try_get(service, "/") {

@@ -61,7 +61,11 @@ fn a_deleted_pod_is_terminating_for_its_grace_and_then_gone() {
     cluster.wait_events("polite", &["Normal Killing Stopping container main"]);
     eventually("the end of the pod", || {
         let left = cluster.kubectl(&["get", "pod", "polite", "-o", "name"]);
-        if left.stderr == "Error from server (NotFound): pods \"polite\" not found\n" { Ok(()) } else { Err(format!("{left:?}")) }
+        if left.stderr == "Error from server (NotFound): pods \"polite\" not found\n" {
+            Ok(())
+        } else {
+            Err(format!("{left:?}"))
+        }
     });
     let took = started.elapsed();
     // A command cannot be asked to end: it has its whole grace, and no more than that and a little.
@@ -72,13 +76,17 @@ fn a_deleted_pod_is_terminating_for_its_grace_and_then_gone() {
     let forced = cluster.kubectl(&["delete", "pod", "slow", "--force", "--grace-period=0"]);
     assert_eq!(forced.code, 0, "{forced:?}");
     assert_eq!(forced.stdout, "pod \"slow\" force deleted\n");
-    assert!(forced.stderr.starts_with("Warning: Immediate deletion does not wait for confirmation"), "{forced:?}");
+    assert!(
+        forced.stderr.starts_with("Warning: Immediate deletion does not wait for confirmation"),
+        "{forced:?}"
+    );
     let left = cluster.kubectl(&["get", "pods", "-o", "name"]);
     assert_eq!(left.stdout, "", "{left:?}");
     // The guest still has its grace, then the node ends it too, and its directory goes.
     let pods = cluster.data_dir().join("kubelet/pods");
     eventually("the end of the pods' directories", || {
-        let left: Vec<_> = std::fs::read_dir(&pods).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+        let left: Vec<_> =
+            std::fs::read_dir(&pods).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
         if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
     });
 }

@@ -10,13 +10,17 @@ fn the_environment_holds_services_resources_fields_and_whole_config_maps() {
         r#"{"apiVersion": "v1", "kind": "Service", "metadata": {"name": "my-data"},
             "spec": {"selector": {"app": "none"}, "ports": [{"name": "web", "port": 8081}]}}"#,
     );
-    cluster.ok(&["create", "configmap", "settings", "--from-literal=COLOUR=green", "--from-literal=SIZE=small"]);
+    cluster.ok(&[
+        "create",
+        "configmap",
+        "settings",
+        "--from-literal=COLOUR=green",
+        "--from-literal=SIZE=small",
+    ]);
     cluster.ok(&["create", "secret", "generic", "keys", "--from-literal=token=abc"]);
     let service = cluster.service("my-data").ip();
     let kubernetes = cluster.service("kubernetes").ip();
-    let resource = |resource: &str, divisor: &str| {
-        serde_json::json!({"resourceFieldRef": {"resource": resource, "divisor": divisor}})
-    };
+    let resource = |resource: &str, divisor: &str| serde_json::json!({"resourceFieldRef": {"resource": resource, "divisor": divisor}});
     cluster.pod_with(
         "shows",
         r#"{"labels": {"tier": "backend"}}"#,
@@ -88,7 +92,8 @@ fn a_container_waits_for_its_config_map() {
     cluster.wait_events("waits", &["Warning Failed Error: configmap \"later\" not found"]);
 
     cluster.ok(&["create", "configmap", "later", "--from-literal=shape=round"]);
-    cluster.wait_events("waits", &["Warning Failed Error: couldn't find key colour in ConfigMap default/later"]);
+    cluster
+        .wait_events("waits", &["Warning Failed Error: couldn't find key colour in ConfigMap default/later"]);
     cluster.ok(&["patch", "configmap", "later", "-p", r#"{"data":{"colour":"blue"}}"#]);
     cluster.wait_status("waits", "Completed");
     assert!(cluster.ok(&["logs", "waits"]).contains("env: COLOUR=blue\n"));

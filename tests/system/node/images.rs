@@ -20,7 +20,10 @@ fn an_image_that_cannot_be_had_is_told_as_kubernetes_tells_it() {
     cluster.wait_status("never", "ErrImageNeverPull");
     let text = "Container image \"test/never:v1\" is not present with pull policy of Never";
     assert_eq!(cluster.pod_field("never", ".status.containerStatuses[0].state.waiting.message"), text);
-    cluster.wait_events("never", &[&format!("Warning ErrImageNeverPull {text}"), "Warning Failed Error: ErrImageNeverPull"]);
+    cluster.wait_events(
+        "never",
+        &[&format!("Warning ErrImageNeverPull {text}"), "Warning Failed Error: ErrImageNeverPull"],
+    );
 
     cluster.wait_status("missing", "ImagePullBackOff");
     cluster.wait_events(
@@ -68,7 +71,10 @@ fn images_come_from_a_registry_by_command_and_by_pod() {
     assert_eq!(get(cluster.pod_address("pulls", 8080), "/x"), "hello from /x\n");
     cluster.wait_events(
         "pulls",
-        &[&format!("Normal Pulling Pulling image \"{http}\""), &format!("Normal Pulled Successfully pulled image \"{http}\" in ")],
+        &[
+            &format!("Normal Pulling Pulling image \"{http}\""),
+            &format!("Normal Pulled Successfully pulled image \"{http}\" in "),
+        ],
     );
     let id = cluster.pod_field("pulls", ".status.containerStatuses[0].imageID");
     assert!(id.contains("sha256:"), "{id}");

@@ -55,7 +55,10 @@ fn a_failing_init_container_is_tried_again_or_ends_the_pod() {
     assert_eq!(cluster.pod_field("given-up", ".status.phase"), "Failed");
     cluster.wait_status("retried", "Init:CrashLoopBackOff");
     assert_eq!(cluster.pod_field("retried", ".status.phase"), "Pending");
-    cluster.wait_events("retried", &["Warning BackOff Back-off restarting failed container setup in pod retried_default("]);
+    cluster.wait_events(
+        "retried",
+        &["Warning BackOff Back-off restarting failed container setup in pod retried_default("],
+    );
     let last = cluster.pod_field("retried", ".status.initContainerStatuses[0].lastState.terminated.exitCode");
     assert_eq!(last, "4");
     let main = cluster.pod_field("retried", ".status.containerStatuses[0].state.waiting.reason");
@@ -66,7 +69,8 @@ fn a_failing_init_container_is_tried_again_or_ends_the_pod() {
 fn restart_policy_on_failure_repeats_failures_only() {
     let cluster = TestCluster::start();
     cluster.load_guests();
-    let container = |name: &str, code: &str| serde_json::json!({"name": name, "image": COMMAND, "args": ["exits", code]});
+    let container =
+        |name: &str, code: &str| serde_json::json!({"name": name, "image": COMMAND, "args": ["exits", code]});
     cluster.pod(
         "done",
         &serde_json::json!({"restartPolicy": "OnFailure", "containers": [container("a", "0")]}).to_string(),

@@ -45,8 +45,15 @@ fn a_log_is_asked_for_by_container_time_and_size() {
     });
     let since = cluster.ok(&["logs", "talks", "-c", "left", &format!("--since-time={second}")]);
     assert_eq!(since.lines().next(), Some(first.as_str()), "since {second}");
-    let bad = cluster.kubectl(&["get", "--raw", "/api/v1/namespaces/default/pods/talks/log?container=left&tailLines=-1"]);
-    assert!(bad.stderr.contains("tailLines: Invalid value: -1: must be greater than or equal to 0"), "{bad:?}");
+    let bad = cluster.kubectl(&[
+        "get",
+        "--raw",
+        "/api/v1/namespaces/default/pods/talks/log?container=left&tailLines=-1",
+    ]);
+    assert!(
+        bad.stderr.contains("tailLines: Invalid value: -1: must be greater than or equal to 0"),
+        "{bad:?}"
+    );
 }
 
 #[test]
@@ -55,7 +62,10 @@ fn a_followed_log_misses_no_line_when_it_is_rotated() {
     cluster.load_guests();
     // 12 MB: more than a log file holds.
     let args = ["logs", "12000"];
-    cluster.pod("floods", &serde_json::json!({"containers": [{"name": "main", "image": COMMAND, "args": args}]}).to_string());
+    cluster.pod(
+        "floods",
+        &serde_json::json!({"containers": [{"name": "main", "image": COMMAND, "args": args}]}).to_string(),
+    );
     cluster.wait_ready_pod("floods");
     let mut follower =
         cluster.kubectl_command().args(["logs", "-f", "floods"]).stdout(Stdio::piped()).spawn().unwrap();

@@ -62,10 +62,20 @@ fn a_tcp_readiness_probe_decides_whether_a_pod_is_an_endpoint() {
         .to_string(),
     );
     let address = cluster.pod_address("checked", 9001);
-    let refused = format!("Warning Unhealthy Readiness probe failed: dial tcp {address}: connect: connection refused");
+    let refused =
+        format!("Warning Unhealthy Readiness probe failed: dial tcp {address}: connect: connection refused");
     cluster.wait_events("checked", &[&refused]);
     cluster.wait_status("checked", "Running");
-    let endpoints = || cluster.ok(&["get", "endpointslices", "-l", "kubernetes.io/service-name=checked", "-o", "jsonpath={.items[*].endpoints[*].conditions.ready}"]);
+    let endpoints = || {
+        cluster.ok(&[
+            "get",
+            "endpointslices",
+            "-l",
+            "kubernetes.io/service-name=checked",
+            "-o",
+            "jsonpath={.items[*].endpoints[*].conditions.ready}",
+        ])
+    };
     assert_eq!(endpoints(), "false");
 
     let listener = TcpListener::bind(address).unwrap();
@@ -73,7 +83,9 @@ fn a_tcp_readiness_probe_decides_whether_a_pod_is_an_endpoint() {
     eventually("the ready endpoint", || if endpoints() == "true" { Ok(()) } else { Err(endpoints()) });
 
     drop(listener);
-    eventually("the endpoint that is not ready", || if endpoints() == "false" { Ok(()) } else { Err(endpoints()) });
+    eventually("the endpoint that is not ready", || {
+        if endpoints() == "false" { Ok(()) } else { Err(endpoints()) }
+    });
     assert_eq!(cluster.pod_field("checked", ".status.containerStatuses[0].restartCount"), "0");
 }
 
@@ -94,7 +106,12 @@ fn a_grpc_liveness_probe_asks_for_its_service_and_restarts_the_container() {
     cluster.wait_ready_pod("healthy");
     // Time enough for two probes that succeed.
     std::thread::sleep(std::time::Duration::from_secs(2));
-    assert_eq!(cluster.pod_field("healthy", ".status.containerStatuses[0].restartCount"), "0", "{}", cluster.pod_events("healthy"));
+    assert_eq!(
+        cluster.pod_field("healthy", ".status.containerStatuses[0].restartCount"),
+        "0",
+        "{}",
+        cluster.pod_events("healthy")
+    );
     server.say(Health::NOT_SERVING);
     cluster.wait_events(
         "healthy",

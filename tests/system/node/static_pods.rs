@@ -19,7 +19,8 @@ fn a_manifest_in_the_directory_is_a_pod_that_follows_it() {
     let cluster = TestCluster::start_with(&["--static-pod-dir", directory.path().to_str().unwrap()]);
     cluster.load_guests();
     eventually("the mirror pod", || {
-        let found = cluster.kubectl(&["wait", "--for=condition=Ready", "pod/keeper-test-node", "--timeout=2s"]);
+        let found =
+            cluster.kubectl(&["wait", "--for=condition=Ready", "pod/keeper-test-node", "--timeout=2s"]);
         if found.code == 0 { Ok(()) } else { Err(format!("{}\n{}", found.stderr, cluster.state())) }
     });
     let owner = cluster.pod_field("keeper-test-node", ".metadata.ownerReferences[0].kind");
@@ -30,7 +31,8 @@ fn a_manifest_in_the_directory_is_a_pod_that_follows_it() {
     assert!(log.starts_with("000000 0000"), "{log}");
 
     // A mirror is only a picture: deleting it stops nothing, and it comes back.
-    let uid = || cluster.kubectl(&["get", "pod", "keeper-test-node", "-o", "jsonpath={.metadata.uid}"]).stdout;
+    let uid =
+        || cluster.kubectl(&["get", "pod", "keeper-test-node", "-o", "jsonpath={.metadata.uid}"]).stdout;
     let container = || {
         let path = "jsonpath={.status.containerStatuses[0].containerID}";
         cluster.kubectl(&["get", "pod", "keeper-test-node", "-o", path]).stdout
@@ -40,14 +42,21 @@ fn a_manifest_in_the_directory_is_a_pod_that_follows_it() {
     cluster.ok(&["delete", "pod", "keeper-test-node", "--wait=false"]);
     eventually("another mirror of the same containers", || {
         let (uid, container) = (uid(), container());
-        if !uid.is_empty() && uid != first_uid && container == first_container { Ok(()) } else { Err(format!("{uid} {container}")) }
+        if !uid.is_empty() && uid != first_uid && container == first_container {
+            Ok(())
+        } else {
+            Err(format!("{uid} {container}"))
+        }
     });
 
     write("3");
     eventually("the changed pod", || {
-        let arguments = cluster.kubectl(&["get", "pod", "keeper-test-node", "-o", "jsonpath={.spec.containers[0].args[1]}"]).stdout;
+        let arguments = cluster
+            .kubectl(&["get", "pod", "keeper-test-node", "-o", "jsonpath={.spec.containers[0].args[1]}"])
+            .stdout;
         let (container, status) = (container(), cluster.pod_status("keeper-test-node"));
-        let is_new = arguments == "3" && !container.is_empty() && container != first_container && status == "Running";
+        let is_new =
+            arguments == "3" && !container.is_empty() && container != first_container && status == "Running";
         if is_new { Ok(()) } else { Err(format!("{arguments} {container} {status}")) }
     });
     let log = cluster.ok(&["logs", "keeper-test-node"]);

@@ -22,7 +22,8 @@ fn two_containers_share_an_empty_dir_and_a_sub_path_shows_its_part_only() {
     );
     let address = cluster.pod_address("shares", 8080);
     eventually("the note", || {
-        let body = crate::support::try_get(address, "/file?/whole/inner/part/note").map_err(|error| error.to_string())?;
+        let body = crate::support::try_get(address, "/file?/whole/inner/part/note")
+            .map_err(|error| error.to_string())?;
         if body == (200, "a note".to_owned()) { Ok(()) } else { Err(format!("{body:?}")) }
     });
 }
@@ -43,7 +44,8 @@ fn a_service_account_token_in_a_volume_is_accepted_by_the_api_server() {
     );
     cluster.wait_ready_pod("identified");
     let address = cluster.pod_address("identified", 8080);
-    let file = |name: &str| get(address, &format!("/file?/var/run/secrets/kubernetes.io/serviceaccount/{name}"));
+    let file =
+        |name: &str| get(address, &format!("/file?/var/run/secrets/kubernetes.io/serviceaccount/{name}"));
     assert_eq!(file("namespace"), "default");
     let token = file("token");
     assert_eq!(token.split('.').count(), 3, "{token}");
@@ -55,9 +57,19 @@ fn a_service_account_token_in_a_volume_is_accepted_by_the_api_server() {
     let with_token = |arguments: &[&str]| {
         let mut command = std::process::Command::new("kubectl");
         command.env("KUBECONFIG", "/dev/null").env("HOME", directory.path());
-        command.args(["--server", &server, "--certificate-authority", ca.to_str().unwrap(), "--token", &token]);
+        command.args([
+            "--server",
+            &server,
+            "--certificate-authority",
+            ca.to_str().unwrap(),
+            "--token",
+            &token,
+        ]);
         let output = command.args(arguments).output().unwrap();
-        (String::from_utf8_lossy(&output.stdout).into_owned(), String::from_utf8_lossy(&output.stderr).into_owned())
+        (
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
     };
     let (pods, errors) = with_token(&["get", "pods", "-o", "name"]);
     assert_eq!((pods.as_str(), errors.as_str()), ("pod/identified\n", ""));
@@ -69,7 +81,11 @@ fn a_service_account_token_in_a_volume_is_accepted_by_the_api_server() {
     cluster.ok(&["delete", "pod", "identified", "--wait"]);
     eventually("the end of the token", || {
         let (_, errors) = with_token(&["get", "pods"]);
-        if errors.contains("Unauthorized") || errors.contains("must be logged in") { Ok(()) } else { Err(errors) }
+        if errors.contains("Unauthorized") || errors.contains("must be logged in") {
+            Ok(())
+        } else {
+            Err(errors)
+        }
     });
 }
 
@@ -80,7 +96,8 @@ fn the_downward_api_follows_labels_and_a_host_path_is_read_only_when_so_mounted(
     let host = tempfile::tempdir().unwrap();
     std::fs::set_permissions(host.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
     std::fs::write(host.path().join("given"), "by the host").unwrap();
-    let host_path = serde_json::json!({"name": "host", "hostPath": {"path": host.path(), "type": "Directory"}});
+    let host_path =
+        serde_json::json!({"name": "host", "hostPath": {"path": host.path(), "type": "Directory"}});
     cluster.pod_with(
         "looks",
         r#"{"labels": {"app": "looks", "tier": "front"}}"#,

@@ -125,18 +125,21 @@ impl TestCluster {
         let mut command = logged(Command::new(wherry()), self.directory.path());
         let pki = self.data_dir().join("pki");
         match component {
-            Component::Scheduler => command.arg("scheduler").arg("--kubeconfig").arg(pki.join("scheduler.yaml")),
+            Component::Scheduler => {
+                command.arg("scheduler").arg("--kubeconfig").arg(pki.join("scheduler.yaml"))
+            }
             Component::Controllers => command
                 .arg("controllers")
                 .arg("--kubeconfig")
                 .arg(pki.join("controllers.yaml"))
                 .arg("--root-ca-file")
                 .arg(pki.join("ca.crt")),
-            Component::Proxy => command
-                .arg("proxy")
-                .arg("--kubeconfig")
-                .arg(pki.join("proxy.yaml"))
-                .args(["--node-name", NODE_NAME, "--node-ip", &self.networks.node_ip()]),
+            Component::Proxy => command.arg("proxy").arg("--kubeconfig").arg(pki.join("proxy.yaml")).args([
+                "--node-name",
+                NODE_NAME,
+                "--node-ip",
+                &self.networks.node_ip(),
+            ]),
             Component::Kubelet => command
                 .arg("kubelet")
                 .arg("--kubeconfig")
@@ -144,7 +147,12 @@ impl TestCluster {
                 .arg("--data-dir")
                 .arg(self.data_dir())
                 .args(["--node-name", NODE_NAME, "--kubelet-port", "0"])
-                .args(["--pod-cidr", &self.networks.pod_cidr(), "--service-cidr", &self.networks.service_cidr()])
+                .args([
+                    "--pod-cidr",
+                    &self.networks.pod_cidr(),
+                    "--service-cidr",
+                    &self.networks.service_cidr(),
+                ])
                 .args(["--node-ip", &self.networks.node_ip()]),
         };
         self.components.push((component, command.spawn().unwrap()));
@@ -381,7 +389,10 @@ impl Drop for ApiServer {
         let _ = self.process.kill();
         let _ = self.process.wait();
         if std::thread::panicking() {
-            eprintln!("--- log of the API server\n{}", fs::read_to_string(self.directory.path().join("log")).unwrap_or_default());
+            eprintln!(
+                "--- log of the API server\n{}",
+                fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+            );
         }
     }
 }

@@ -44,7 +44,8 @@ impl TestCluster {
     /// The same with more `metadata` than the name.
     pub(crate) fn pod_with(&self, name: &str, metadata: &str, spec: &str) {
         let mut metadata: serde_json::Value = serde_json::from_str(metadata).unwrap();
-        let mut spec: serde_json::Value = serde_json::from_str(spec).unwrap_or_else(|error| panic!("{error}: {spec}"));
+        let mut spec: serde_json::Value =
+            serde_json::from_str(spec).unwrap_or_else(|error| panic!("{error}: {spec}"));
         metadata["name"] = name.into();
         spec["runtimeClassName"] = "wasmtime".into();
         if spec["terminationGracePeriodSeconds"].is_null() {

@@ -35,7 +35,9 @@ impl Registry {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .unwrap_or_else(|error| panic!("cannot run docker-registry (Debian: apt-get install docker-registry): {error}"));
+            .unwrap_or_else(|error| {
+                panic!("cannot run docker-registry (Debian: apt-get install docker-registry): {error}")
+            });
         let registry = Self { process, address, _directory: directory };
         eventually("the registry", || {
             super::try_get(address, "/v2/").map(|_| ()).map_err(|error| error.to_string())
@@ -69,7 +71,10 @@ impl Registry {
 
     fn push_blob(&self, repository: &str, bytes: &[u8]) -> String {
         let digest = sha256(bytes);
-        let begun = curl(&["-X", "POST", "-D", "-", &format!("http://{}/v2/{repository}/blobs/uploads/", self.address)], b"");
+        let begun = curl(
+            &["-X", "POST", "-D", "-", &format!("http://{}/v2/{repository}/blobs/uploads/", self.address)],
+            b"",
+        );
         let location = begun
             .lines()
             .find_map(|line| line.split_once(": ").filter(|(name, _)| name.eq_ignore_ascii_case("location")))

@@ -82,7 +82,9 @@ mod tests {
             let address = listener.local_addr().unwrap();
             let clients = tokio::task::spawn_blocking(move || {
                 let mut connected = Vec::new();
-                while let Ok(client) = std::net::TcpStream::connect_timeout(&address, Duration::from_millis(50)) {
+                while let Ok(client) =
+                    std::net::TcpStream::connect_timeout(&address, Duration::from_millis(50))
+                {
                     connected.push(client);
                     if connected.len() > 2000 {
                         break;

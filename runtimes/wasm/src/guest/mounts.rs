@@ -68,11 +68,7 @@ impl Mounts {
                 .and_then(|host| std::fs::symlink_metadata(&host).map(|metadata| (host, metadata)))
                 .map_err(|error| Error::InvalidArgument(format!("mount {}: {error}", mount.host_path)))?;
             if metadata.is_dir() {
-                prepared.directories.push(GuestMount {
-                    host,
-                    guest,
-                    readonly: mount.readonly,
-                });
+                prepared.directories.push(GuestMount { host, guest, readonly: mount.readonly });
             } else if metadata.is_file() {
                 let (parent, name) = guest.rsplit_once('/').unwrap_or(("", &guest));
                 let parent = if parent.is_empty() { "/" } else { parent };
@@ -116,8 +112,8 @@ impl Mounts {
     pub(crate) fn copy_back(&self) {
         for (ours, theirs) in &self.copied {
             // The guest may have put anything in the place of our copy.
-            let copied = open_file(ours)
-                .and_then(|mut ours| io::copy(&mut ours, &mut open_file_emptied(theirs)?));
+            let copied =
+                open_file(ours).and_then(|mut ours| io::copy(&mut ours, &mut open_file_emptied(theirs)?));
             if let Err(error) = copied {
                 tracing::warn!(path = %theirs.display(), "cannot write a mounted file back: {error}");
             }

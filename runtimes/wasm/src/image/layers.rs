@@ -155,8 +155,7 @@ fn each_entry<R: Read>(
     let broken = |source| Error::File { action: "read a layer of", path: "the image".into(), source };
     let left = Rc::new(Cell::new(MAX_HEADERS_BYTES));
     let mut archive = tar::Archive::new(Headers { reader, left: Rc::clone(&left) });
-    let mut entries = archive.entries().map_err(broken)?;
-    while let Some(entry) = entries.next() {
+    for entry in archive.entries().map_err(broken)? {
         let mut entry = entry.map_err(broken)?;
         left.set(u64::MAX);
         let is_sparse = entry.header().entry_type().is_gnu_sparse();
@@ -195,7 +194,9 @@ impl<R: Read> Read for Headers<R> {
         let read = self.reader.read(buffer)?;
         match self.left.get().checked_sub(read as u64) {
             Some(left) => self.left.set(left),
-            None => return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, "headers are too large")),
+            None => {
+                return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, "headers are too large"));
+            }
         }
         Ok(read)
     }
