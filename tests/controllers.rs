@@ -62,6 +62,11 @@ impl Cluster {
 
     async fn namespace(&self, name: &str) {
         create(&Api::<Namespace>::all(self.client.clone()), json!({ "metadata": { "name": name } })).await;
+        // No pod is admitted before its service account is there.
+        wait_for(&self.api::<ServiceAccount>(name), "the default service account", |accounts| {
+            accounts.iter().any(|account| account.name_any() == "default")
+        })
+        .await;
     }
 
     fn api<K>(&self, namespace: &str) -> Api<K>
