@@ -3,8 +3,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
-# release for use; PROFILE=dev shares its build with `make test`.
-PROFILE ?= release
+# quick for use; PROFILE=release is smaller, somewhat faster, and takes long to link; PROFILE=dev shares its build with `make test`.
+PROFILE ?= quick
 CARGO ?= cargo
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 WHERRY := $(TARGET_DIR)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))/wherry
@@ -53,7 +53,7 @@ samples: sample-packages ## the guests, from source
 
 .PHONY: bench
 bench: bench-packages ## what it costs, beside its budgets
-	scripts/bench
+	PROFILE=$(PROFILE) scripts/bench
 
 # The packages in the variable named after `packages-`, installed when root and named when not.
 .PHONY: build-packages test-packages sample-packages bench-packages kubectl test-venv

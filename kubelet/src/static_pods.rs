@@ -11,6 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Api;
 use kube::api::{DeleteParams, PostParams, Preconditions};
 use sha2::{Digest, Sha256};
+use wherry_machinery::decode::{Limits, decode_yaml};
 use wherry_machinery::names;
 
 use crate::kubelet::Kubelet;
@@ -76,12 +77,12 @@ fn key(pod: &Pod) -> (String, String) {
 
 /// A manifest as the pod that runs: named after the node, with a uid made from its content.
 pub(crate) fn static_pod(manifest: &[u8], source: &str, node_name: &str) -> Result<Pod, ManifestError> {
-    let text = std::str::from_utf8(manifest).map_err(|error| ManifestError::Parse(error.to_string()))?;
-    let mut pod: Pod = if text.trim_start().starts_with('{') {
-        serde_json::from_str(text).map_err(|error| ManifestError::Parse(error.to_string()))?
-    } else {
-        serde_saphyr::from_str(text).map_err(|error| ManifestError::Parse(error.to_string()))?
-    };
+    // YAML with JSON inside it: one reader for both, the API server's.
+    let document = decode_yaml(manifest, &Limits::default())
+        .map_err(|error| ManifestError::Parse(error.to_string()))?
+        .into_value();
+    let mut pod: Pod =
+        serde_json::from_value(document).map_err(|error| ManifestError::Parse(error.to_string()))?;
     let name = pod.metadata.name.clone().filter(|name| !name.is_empty()).ok_or(ManifestError::NotAPod)?;
     check_names(&pod)?;
     let mut hasher = Sha256::new();

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::authorizer::Authorizer;
 use super::node::NodeGraph;
 use super::rbac::{Kind, Policies};
-use crate::cacher::Cacher;
+use crate::cacher::entry::Entry;
+use crate::cacher::{Cacher, Snapshot, Watcher};
 
 /// Events read at a time.
 const BATCH: usize = 256;
@@ -40,59 +42,43 @@ pub fn start(
     authorizer.replace_policies(policies);
     for (kind, watcher) in watchers {
         let (authorizer, shutdown) = (Arc::clone(authorizer), shutdown.clone());
-        tasks.spawn(async move { follow_policies(&authorizer, kind, watcher, shutdown).await });
-    }
-    if let Some(pods) = sources.pods {
-        let snapshot = pods.snapshot(None, 0);
-        let mut nodes = NodeGraph::default();
-        for entry in &snapshot.entries {
-            nodes.apply(entry.namespace(), entry.name(), Some(&entry.value()));
-        }
-        authorizer.replace_pods(nodes);
-        let watcher = pods.watch_from(&snapshot);
-        let (authorizer, shutdown) = (Arc::clone(authorizer), shutdown.clone());
-        tasks.spawn(async move { follow_pods(&authorizer, watcher, shutdown).await });
-    }
-}
-
-async fn follow_policies(
-    authorizer: &Authorizer,
-    kind: Kind,
-    mut watcher: crate::cacher::Watcher,
-    shutdown: CancellationToken,
-) {
-    loop {
-        match watcher.read(BATCH) {
-            Ok(events) if events.is_empty() => tokio::select! {
-                () = shutdown.cancelled() => return,
-                () = watcher.changed() => {}
-            },
-            Ok(events) => {
-                for event in events {
-                    let Some(entry) = event.object.as_ref().or(event.previous.as_ref()) else { continue };
-                    let object = event.object.as_ref().map(|entry| entry.value());
-                    authorizer.apply_policy(kind, entry.namespace(), entry.name(), object.as_ref());
-                }
-            }
-            Err(_) => {
-                let cacher = Arc::clone(watcher.cacher());
-                let snapshot = cacher.snapshot(None, 0);
-                watcher = cacher.watch_from(&snapshot);
+        tasks.spawn(async move {
+            let apply = |entry: &Entry, object: Option<&Value>| {
+                authorizer.apply_policy(kind, entry.namespace(), entry.name(), object);
+            };
+            let replace = |snapshot: &Snapshot| {
                 let present: Vec<_> = snapshot
                     .entries
                     .iter()
                     .map(|entry| (entry.namespace().to_owned(), entry.name().to_owned(), entry.value()))
                     .collect();
                 authorizer.replace_kind(kind, &present);
-            }
-        }
+            };
+            follow(watcher, shutdown, apply, replace).await;
+        });
+    }
+    if let Some(pods) = sources.pods {
+        let snapshot = pods.snapshot(None, 0);
+        authorizer.replace_pods(nodes_of(&snapshot));
+        let watcher = pods.watch_from(&snapshot);
+        let (authorizer, shutdown) = (Arc::clone(authorizer), shutdown.clone());
+        tasks.spawn(async move {
+            let apply = |entry: &Entry, object: Option<&Value>| {
+                authorizer.apply_pod(entry.namespace(), entry.name(), object);
+            };
+            let replace = |snapshot: &Snapshot| authorizer.replace_pods(nodes_of(snapshot));
+            follow(watcher, shutdown, apply, replace).await;
+        });
     }
 }
 
-async fn follow_pods(
-    authorizer: &Authorizer,
-    mut watcher: crate::cacher::Watcher,
+/// Applies what happens to the objects of a cache until `shutdown`: one event at a time, or all there is where events were
+/// missed.
+async fn follow(
+    mut watcher: Watcher,
     shutdown: CancellationToken,
+    apply: impl Fn(&Entry, Option<&Value>),
+    replace: impl Fn(&Snapshot),
 ) {
     loop {
         match watcher.read(BATCH) {
@@ -103,20 +89,23 @@ async fn follow_pods(
             Ok(events) => {
                 for event in events {
                     let Some(entry) = event.object.as_ref().or(event.previous.as_ref()) else { continue };
-                    let object = event.object.as_ref().map(|entry| entry.value());
-                    authorizer.apply_pod(entry.namespace(), entry.name(), object.as_ref());
+                    apply(entry, event.object.as_ref().map(|entry| entry.value()).as_ref());
                 }
             }
             Err(_) => {
                 let cacher = Arc::clone(watcher.cacher());
                 let snapshot = cacher.snapshot(None, 0);
                 watcher = cacher.watch_from(&snapshot);
-                let mut nodes = NodeGraph::default();
-                for entry in &snapshot.entries {
-                    nodes.apply(entry.namespace(), entry.name(), Some(&entry.value()));
-                }
-                authorizer.replace_pods(nodes);
+                replace(&snapshot);
             }
         }
     }
+}
+
+fn nodes_of(pods: &Snapshot) -> NodeGraph {
+    let mut nodes = NodeGraph::default();
+    for entry in &pods.entries {
+        nodes.apply(entry.namespace(), entry.name(), Some(&entry.value()));
+    }
+    nodes
 }

@@ -18,7 +18,7 @@ use wherry_client::object_ref::{controller_of, controller_ref};
 use wherry_client::retry::is_namespace_terminating;
 use wherry_client::{
     Change, EventRecorder, EventType, Informer, Lifecycle, ObjectKey, WorkQueue, is_already_exists,
-    is_not_found, object_ref, run_workers,
+    is_not_found, object_ref,
 };
 
 use crate::error::Error;
@@ -43,22 +43,17 @@ pub(crate) async fn run(context: Context, lifecycle: &Lifecycle) -> Result<(), E
         events: context.recorder("deployment-controller"),
     });
     controller.subscribe();
-    let synced = futures::join!(
-        controller.deployments.wait_synced(),
-        controller.replica_sets.wait_synced(),
-        controller.pods.wait_synced()
-    );
-    if synced != (true, true, true) {
-        return Err(Error::NotSynced);
-    }
-    lifecycle.readiness.set_ready();
-    let queue = controller.queue.clone();
-    run_workers(queue, context.config.workers, lifecycle, move |key| {
+    let (queue, watched) = (controller.queue.clone(), controller.clone());
+    let synced = async move {
+        watched.deployments.wait_synced().await
+            && watched.replica_sets.wait_synced().await
+            && watched.pods.wait_synced().await
+    };
+    let sync = move |key| {
         let controller = controller.clone();
         async move { controller.sync(&key).await }
-    })
-    .await;
-    Ok(())
+    };
+    context.work(queue, synced, lifecycle, sync).await
 }
 
 struct DeploymentController {

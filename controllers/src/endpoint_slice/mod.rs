@@ -10,9 +10,7 @@ use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, DeleteParams, PostParams};
 use wherry_client::retry::is_namespace_terminating;
-use wherry_client::{
-    Change, Informer, Lifecycle, ObjectKey, Selection, WorkQueue, is_not_found, run_workers,
-};
+use wherry_client::{Change, Informer, Lifecycle, ObjectKey, Selection, WorkQueue, is_not_found};
 
 use crate::error::Error;
 use crate::service_ports::{has_selector, queue_services, selects};
@@ -39,23 +37,18 @@ pub(crate) async fn run(context: Context, lifecycle: &Lifecycle) -> Result<(), E
         max_endpoints: context.config.max_endpoints_per_slice,
     });
     controller.subscribe();
-    let synced = futures::join!(
-        controller.services.wait_synced(),
-        controller.pods.wait_synced(),
-        controller.nodes.wait_synced(),
-        controller.slices.wait_synced()
-    );
-    if synced != (true, true, true, true) {
-        return Err(Error::NotSynced);
-    }
-    lifecycle.readiness.set_ready();
-    let queue = controller.queue.clone();
-    run_workers(queue, context.config.workers, lifecycle, move |key| {
+    let (queue, watched) = (controller.queue.clone(), controller.clone());
+    let synced = async move {
+        watched.services.wait_synced().await
+            && watched.pods.wait_synced().await
+            && watched.nodes.wait_synced().await
+            && watched.slices.wait_synced().await
+    };
+    let sync = move |key| {
         let controller = controller.clone();
         async move { controller.sync(&key).await }
-    })
-    .await;
-    Ok(())
+    };
+    context.work(queue, synced, lifecycle, sync).await
 }
 
 struct EndpointSliceController {

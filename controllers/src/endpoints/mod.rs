@@ -7,9 +7,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
 use kube::api::{Api, DeleteParams, PostParams};
 use wherry_client::retry::is_namespace_terminating;
-use wherry_client::{
-    Change, Informer, Lifecycle, ObjectKey, WorkQueue, is_already_exists, is_not_found, run_workers,
-};
+use wherry_client::{Change, Informer, Lifecycle, ObjectKey, WorkQueue, is_already_exists, is_not_found};
 
 use crate::Context;
 use crate::error::Error;
@@ -37,22 +35,17 @@ pub(crate) async fn run(context: Context, lifecycle: &Lifecycle) -> Result<(), E
             queue.add(key);
         }
     });
-    let synced = futures::join!(
-        controller.services.wait_synced(),
-        controller.pods.wait_synced(),
-        controller.endpoints.wait_synced()
-    );
-    if synced != (true, true, true) {
-        return Err(Error::NotSynced);
-    }
-    lifecycle.readiness.set_ready();
-    let queue = controller.queue.clone();
-    run_workers(queue, context.config.workers, lifecycle, move |key| {
+    let (queue, watched) = (controller.queue.clone(), controller.clone());
+    let synced = async move {
+        watched.services.wait_synced().await
+            && watched.pods.wait_synced().await
+            && watched.endpoints.wait_synced().await
+    };
+    let sync = move |key| {
         let controller = controller.clone();
         async move { controller.sync(&key).await }
-    })
-    .await;
-    Ok(())
+    };
+    context.work(queue, synced, lifecycle, sync).await
 }
 
 struct EndpointsController {

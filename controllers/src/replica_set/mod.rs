@@ -14,7 +14,7 @@ use wherry_client::object_ref::{controller_of, controller_ref};
 use wherry_client::retry::is_namespace_terminating;
 use wherry_client::{
     EventRecorder, EventType, Informer, Lifecycle, ObjectKey, WorkQueue, is_conflict, is_not_found,
-    object_ref, run_workers,
+    object_ref,
 };
 
 use crate::error::Error;
@@ -47,17 +47,13 @@ pub(crate) fn index_by_controller(pods: &Informer<Pod>) {
 pub(crate) async fn run(context: Context, lifecycle: &Lifecycle) -> Result<(), Error> {
     let controller = Arc::new(ReplicaSetController::new(&context));
     controller.subscribe();
-    if !(controller.replica_sets.wait_synced().await && controller.pods.wait_synced().await) {
-        return Err(Error::NotSynced);
-    }
-    lifecycle.readiness.set_ready();
-    let queue = controller.queue.clone();
-    run_workers(queue, context.config.workers, lifecycle, move |key| {
+    let (queue, watched) = (controller.queue.clone(), controller.clone());
+    let synced = async move { watched.replica_sets.wait_synced().await && watched.pods.wait_synced().await };
+    let sync = move |key| {
         let controller = controller.clone();
         async move { controller.sync(&key).await }
-    })
-    .await;
-    Ok(())
+    };
+    context.work(queue, synced, lifecycle, sync).await
 }
 
 struct ReplicaSetController {

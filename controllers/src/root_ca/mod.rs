@@ -6,7 +6,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, PostParams};
-use wherry_client::{Informer, Lifecycle, Selection, Store, WorkQueue, run_workers};
+use wherry_client::{Informer, Lifecycle, Selection, Store, WorkQueue};
 
 use crate::Context;
 use crate::error::Error;
@@ -44,22 +44,18 @@ pub(crate) async fn run(context: Context, lifecycle: &Lifecycle) -> Result<(), E
     config_maps.subscribe(move |change| {
         of_config_maps.add(change.object().metadata.namespace.clone().unwrap_or_default())
     });
-    if !(namespaces.wait_synced().await && config_maps.wait_synced().await) {
-        return Err(Error::NotSynced);
-    }
-    lifecycle.readiness.set_ready();
     let publisher = Arc::new(Publisher {
         client: context.client.clone(),
         namespaces: namespaces.store().clone(),
         config_maps: config_maps.store().clone(),
         certificate,
     });
-    run_workers(queue, context.config.workers, lifecycle, move |namespace: String| {
+    let synced = async move { namespaces.wait_synced().await && config_maps.wait_synced().await };
+    let sync = move |namespace: String| {
         let publisher = publisher.clone();
         async move { publisher.sync(&namespace).await }
-    })
-    .await;
-    Ok(())
+    };
+    context.work(queue, synced, lifecycle, sync).await
 }
 
 struct Publisher {

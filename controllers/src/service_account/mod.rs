@@ -6,9 +6,7 @@ use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, PostParams};
 use wherry_client::retry::is_namespace_terminating;
-use wherry_client::{
-    Change, Informer, Lifecycle, Selection, WorkQueue, is_already_exists, is_not_found, run_workers,
-};
+use wherry_client::{Change, Informer, Lifecycle, Selection, WorkQueue, is_already_exists, is_not_found};
 
 use crate::Context;
 use crate::error::Error;
@@ -23,13 +21,10 @@ pub(crate) async fn run(context: Context, lifecycle: &Lifecycle) -> Result<(), E
     let accounts: Informer<ServiceAccount> = context.informers.of_selected(selection);
     let queue: WorkQueue<String> = WorkQueue::new();
     subscribe(&namespaces, &accounts, &queue);
-    if !(namespaces.wait_synced().await && accounts.wait_synced().await) {
-        return Err(Error::NotSynced);
-    }
-    lifecycle.readiness.set_ready();
     let client = context.client.clone();
     let stores = Arc::new((namespaces.store().clone(), accounts.store().clone()));
-    run_workers(queue, context.config.workers, lifecycle, move |namespace: String| {
+    let synced = async move { namespaces.wait_synced().await && accounts.wait_synced().await };
+    let sync = move |namespace: String| {
         let (client, stores) = (client.clone(), stores.clone());
         async move {
             let is_wanted = stores.0.get("", &namespace).is_some_and(|namespace| is_active(&namespace));
@@ -48,9 +43,8 @@ pub(crate) async fn run(context: Context, lifecycle: &Lifecycle) -> Result<(), E
                 outcome => outcome.map(drop).map_err(Error::api("creating the default service account")),
             }
         }
-    })
-    .await;
-    Ok(())
+    };
+    context.work(queue, synced, lifecycle, sync).await
 }
 
 fn subscribe(
