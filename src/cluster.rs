@@ -235,10 +235,7 @@ fn start_components(
     });
 
     let client = client_of(api, &ClientIdentity::Proxy);
-    let config = wherry_proxy::Config {
-        node_name: options.node_name.clone(),
-        node_port_addresses: vec![options.node_ip],
-    };
+    let config = wherry_proxy::Config::loopback(options.node_name.clone(), options.node_ip);
     supervisor.spawn("proxy", move |lifecycle| {
         let (client, config) = (client.clone(), config.clone());
         Box::pin(async move { Ok(wherry_proxy::run(client, config, lifecycle).await?) })

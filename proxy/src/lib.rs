@@ -1,29 +1,66 @@
 //! The Service proxy: connections to a Service's address reach one of its endpoints.
 //!
 //! Called by the binary ([`run`]); calls the API through `wherry-client`. A pure function computes the [`rules::Ruleset`] from
-//! Services and EndpointSlices; a backend carries it out. The backend of loopback mode is [`userspace`].
+//! Services, EndpointSlices and the node; a [`Backend`] carries it out: [`userspace`] in loopback mode, and the kernel's in
+//! routed mode. [`mode::choose`] says which.
 //!
 //! Invariants:
-//! - A change of endpoints never touches an established connection.
-//! - A Service port without endpoints is not listened on: the kernel refuses at once.
-//! - The rules in force are those of the newest objects seen; nothing is remembered from a former run.
+//! - A change of endpoints never touches an established connection of an endpoint that stays.
+//! - A Service port without endpoints is refused at once.
+//! - The rules in force are those of the newest objects seen; nothing is remembered from a former run, and what it left is
+//!   replaced.
 
+mod backend;
+pub mod mode;
 pub mod rules;
+mod run;
 pub mod userspace;
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, time::Duration};
 
-use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
-use tokio::sync::Notify;
-use wherry_client::{Lifecycle, events::EventRecorder, informer::Informers};
+use ipnet::IpNet;
 
-/// What the proxy needs to know of its node.
+pub use backend::{Applied, Backend, BackendError};
+pub use mode::ProxyMode;
+pub use run::run;
+
+/// What the proxy needs to know of its node and network.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The node's name: endpoints on it are local.
     pub node_name: String,
-    /// The addresses on which node ports are served.
+    /// The addresses on which node ports are served. An unspecified one (`0.0.0.0`, `::`) stands for every address of the
+    /// node but the loopback ones, in modes where the kernel serves.
     pub node_port_addresses: Vec<IpAddr>,
+    /// How Services are served.
+    pub mode: ProxyMode,
+    /// The pods' ranges of the whole cluster; what comes from outside of them to a ClusterIP, and what leaves them for the
+    /// world, gets the node's address as source. Empty if pods have no network of their own (loopback mode).
+    pub cluster_cidrs: Vec<IpNet>,
+    /// How often the rules in force are compared with the plan.
+    pub verify_interval: Duration,
+}
+
+/// The default of [`Config::verify_interval`]. What it catches is another program that flushes the rules: it must be noticed
+/// before people do.
+pub const DEFAULT_VERIFY_INTERVAL: Duration = Duration::from_secs(30);
+
+impl Config {
+    /// The configuration of a node without a pod network of its own: addresses in 127.0.0.0/8, served in user space.
+    pub fn loopback(node_name: String, node_ip: IpAddr) -> Self {
+        Self {
+            node_name,
+            node_port_addresses: vec![node_ip],
+            mode: ProxyMode::Userspace,
+            cluster_cidrs: Vec::new(),
+            verify_interval: DEFAULT_VERIFY_INTERVAL,
+        }
+    }
+
+    /// Whether pods and Services have addresses in 127.0.0.0/8, which the kernel does not translate.
+    pub fn is_loopback(&self) -> bool {
+        self.cluster_cidrs.is_empty()
+    }
 }
 
 /// Why the proxy stopped early.
@@ -32,55 +69,19 @@ pub enum Error {
     /// The watches ended before the proxy was told to stop.
     #[error("the watches of Services and EndpointSlices ended")]
     Watches,
-}
-
-/// Keep the rules in force until `lifecycle` ends.
-///
-/// # Errors
-/// [`Error::Watches`]. A connection that is lost is resumed, and is no error.
-///
-/// # Cancellation
-/// On shutdown listeners close at once, and established connections with them.
-pub async fn run(client: kube::Client, config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
-    let informers = Informers::new(client.clone(), &lifecycle);
-    let services = informers.of::<Service>();
-    let slices = informers.of::<EndpointSlice>();
-    let recorder = EventRecorder::new(client, "wherry-proxy", &config.node_name);
-
-    let changed = Arc::new(Notify::new());
-    let notify = Arc::clone(&changed);
-    services.subscribe(move |_| notify.notify_one());
-    let notify = Arc::clone(&changed);
-    slices.subscribe(move |_| notify.notify_one());
-
-    let synced = tokio::select! {
-        () = lifecycle.shutdown.cancelled() => return Ok(()),
-        synced = async { services.wait_synced().await && slices.wait_synced().await } => synced,
-    };
-    if !synced {
-        return Err(Error::Watches);
-    }
-
-    let mut backend = userspace::Userspace::new(recorder);
-    loop {
-        let ruleset = rules::compute(&services.store().list(), &slices.store().list(), &config);
-        let failed = backend.apply(ruleset).await;
-        lifecycle.readiness.set_ready();
-        // A port that could not be opened is tried again now and then: whoever holds it may go away.
-        let again = async {
-            if failed == 0 {
-                std::future::pending::<()>().await;
-            } else {
-                tokio::time::sleep(userspace::RETRY_INTERVAL).await;
-            }
-        };
-        tokio::select! {
-            () = lifecycle.shutdown.cancelled() => break,
-            () = changed.notified() => {}
-            () = again => {}
-        }
-    }
-    backend.close().await;
-    informers.shut_down().await;
-    Ok(())
+    /// No backend can be used.
+    #[error("{reason}")]
+    Mode {
+        /// What was found out.
+        reason: String,
+    },
+    /// The backend that was chosen cannot start.
+    #[error("cannot start the {mode} backend")]
+    Backend {
+        /// Which.
+        mode: ProxyMode,
+        /// Why.
+        #[source]
+        source: BackendError,
+    },
 }

@@ -75,7 +75,7 @@ impl ProxyArguments {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let client = self.cluster.client().await?;
         let node_name = self.node_name.map_or_else(node::host_name, Ok)?;
-        let config = wherry_proxy::Config { node_name, node_port_addresses: vec![self.node_ip] };
+        let config = wherry_proxy::Config::loopback(node_name, self.node_ip);
         until_asked("proxy", |lifecycle| async { Ok(wherry_proxy::run(client, config, lifecycle).await?) })
             .await
     }

@@ -6,6 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ipnet::IpNet;
+
 /// How many clients are remembered for session affinity at the most; past that the stale ones are forgotten first.
 const MAX_CLIENTS: usize = 65_536;
 
@@ -14,23 +16,41 @@ const MAX_CLIENTS: usize = 65_536;
 pub(super) struct Balancer {
     affinity: Option<Duration>,
     endpoints: Vec<SocketAddr>,
+    /// Which clients may connect; `None` means all.
+    sources: Option<Vec<IpNet>>,
     next: usize,
     clients: HashMap<IpAddr, (SocketAddr, Instant)>,
 }
 
 impl Balancer {
     pub(super) fn new(affinity: Option<Duration>, endpoints: Vec<SocketAddr>) -> Self {
-        Self { affinity, endpoints, next: 0, clients: HashMap::new() }
+        Self { affinity, endpoints, sources: None, next: 0, clients: HashMap::new() }
     }
 
-    /// New endpoints; clients of those that are gone choose anew.
-    pub(super) fn update(&mut self, affinity: Option<Duration>, endpoints: Vec<SocketAddr>) {
+    /// Only clients of these ranges get an endpoint.
+    pub(super) fn with_sources(mut self, sources: Option<Vec<IpNet>>) -> Self {
+        self.sources = sources;
+        self
+    }
+
+    /// New endpoints; clients of those that are gone choose anew. Returns whether anything is new.
+    pub(super) fn update(
+        &mut self,
+        affinity: Option<Duration>,
+        endpoints: Vec<SocketAddr>,
+        sources: Option<Vec<IpNet>>,
+    ) -> bool {
+        if self.affinity == affinity && self.endpoints == endpoints && self.sources == sources {
+            return false;
+        }
         self.clients.retain(|_, (endpoint, _)| endpoints.contains(endpoint));
         if affinity.is_none() {
             self.clients.clear();
         }
         self.affinity = affinity;
         self.endpoints = endpoints;
+        self.sources = sources;
+        true
     }
 
     /// Whether connections may still go to the endpoint.
@@ -45,6 +65,9 @@ impl Balancer {
         failed: &[SocketAddr],
         now: Instant,
     ) -> Option<SocketAddr> {
+        if self.sources.as_ref().is_some_and(|ranges| !ranges.iter().any(|range| range.contains(&client))) {
+            return None;
+        }
         if let Some(timeout) = self.affinity
             && let Some((endpoint, seen)) = self.clients.get_mut(&client)
             && now.saturating_duration_since(*seen) < timeout
@@ -109,10 +132,22 @@ mod tests {
         assert_eq!(balancer.choose(client(1), &[], now), Some(endpoint(1)));
         assert_eq!(balancer.choose(client(2), &[], now), Some(endpoint(2)));
         assert_eq!(balancer.choose(client(2), &[], now + hour), Some(endpoint(1)), "the time is over");
-        balancer.update(Some(hour), vec![endpoint(2)]);
+        balancer.update(Some(hour), vec![endpoint(2)], None);
         assert_eq!(balancer.choose(client(1), &[], now), Some(endpoint(2)), "the endpoint is gone");
-        balancer.update(None, vec![endpoint(1), endpoint(2)]);
+        balancer.update(None, vec![endpoint(1), endpoint(2)], None);
         assert!(balancer.clients.is_empty());
+    }
+
+    #[test]
+    fn a_client_outside_of_the_source_ranges_gets_no_endpoint() {
+        let now = Instant::now();
+        let ranges = vec!["127.0.0.0/29".parse().unwrap()];
+        let mut balancer = Balancer::new(None, vec![endpoint(1)]).with_sources(Some(ranges));
+        assert_eq!(balancer.choose(client(1), &[], now), Some(endpoint(1)));
+        assert_eq!(balancer.choose(client(9), &[], now), None);
+        assert!(balancer.update(None, vec![endpoint(1)], None));
+        assert!(!balancer.update(None, vec![endpoint(1)], None), "nothing is new");
+        assert_eq!(balancer.choose(client(9), &[], now), Some(endpoint(1)));
     }
 
     #[test]

@@ -2,26 +2,28 @@
 //! loopback mode). Needs no privileges, except for ports below 1024.
 
 mod balancer;
+mod frontends;
 mod tcp;
 mod udp;
 
 use std::{
     collections::BTreeMap,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
+use async_trait::async_trait;
 use tokio::{sync::Semaphore, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use wherry_client::events::{EventRecorder, EventType};
 
-use crate::rules::{Frontend, Protocol, Rule, Ruleset};
+use crate::{
+    backend::{Applied, Backend, BackendError},
+    rules::{Protocol, Ruleset},
+};
 use balancer::Balancer;
-
-/// After how long a port that could not be opened is tried again.
-pub const RETRY_INTERVAL: Duration = Duration::from_secs(15);
+use frontends::{Frontend, Rule, frontends};
 
 /// TCP connections at once, more wait in the kernel's queue. Each takes two descriptors of a process that has more to do.
 const MAX_CONNECTIONS: usize = 16_384;
@@ -38,6 +40,7 @@ struct Listener {
 
 /// The listeners in force.
 pub struct Userspace {
+    node_port_addresses: Vec<IpAddr>,
     listeners: BTreeMap<Frontend, Listener>,
     /// Ports that could not be opened, with the words that were reported: the same are not reported twice.
     refused: BTreeMap<Frontend, String>,
@@ -49,9 +52,10 @@ pub struct Userspace {
 }
 
 impl Userspace {
-    /// Nothing is listened on yet.
-    pub fn new(recorder: EventRecorder) -> Self {
+    /// Nothing is listened on yet. Node ports will be served on these addresses.
+    pub fn new(recorder: EventRecorder, node_port_addresses: Vec<IpAddr>) -> Self {
         Self {
+            node_port_addresses,
             listeners: BTreeMap::new(),
             refused: BTreeMap::new(),
             recorder,
@@ -61,41 +65,10 @@ impl Userspace {
         }
     }
 
-    /// Make the listeners those of `ruleset`, and return how many of its ports could not be opened.
-    pub async fn apply(&mut self, ruleset: Ruleset) -> usize {
-        let gone: Vec<Frontend> =
-            self.listeners.keys().filter(|frontend| !ruleset.contains_key(frontend)).copied().collect();
-        for frontend in gone {
-            let Some(listener) = self.listeners.remove(&frontend) else { continue };
-            tracing::debug!(%frontend, "no longer served");
-            listener.accepting.cancel();
-            // Waited for, so that the same port can be opened again by the next rules.
-            if let Err(error) = listener.accept.await {
-                tracing::warn!(%frontend, %error, "listener ended badly");
-            }
-        }
-        self.refused.retain(|frontend, _| ruleset.contains_key(frontend));
-
-        for (frontend, rule) in ruleset {
-            if let Some(listener) = self.listeners.get(&frontend) {
-                let mut balancer = listener.balancer.lock().unwrap_or_else(PoisonError::into_inner);
-                balancer.update(rule.affinity, rule.endpoints);
-                continue;
-            }
-            match self.open(frontend, &rule).await {
-                Ok(listener) => {
-                    tracing::debug!(%frontend, endpoints = rule.endpoints.len(), "served");
-                    self.refused.remove(&frontend);
-                    self.listeners.insert(frontend, listener);
-                }
-                Err(error) => self.report(frontend, &rule, &error),
-            }
-        }
-        self.refused.len()
-    }
-
     async fn open(&self, frontend: Frontend, rule: &Rule) -> io::Result<Listener> {
-        let balancer = Arc::new(Mutex::new(Balancer::new(rule.affinity, rule.endpoints.clone())));
+        let balancer = Arc::new(Mutex::new(
+            Balancer::new(rule.affinity, rule.endpoints.clone()).with_sources(rule.sources.clone()),
+        ));
         let accepting = self.shutdown.child_token();
         let accept = match frontend.protocol {
             Protocol::Tcp => {
@@ -136,9 +109,49 @@ impl Userspace {
         self.recorder.event(&rule.service, EventType::Warning, "FailedToListen", &words);
         self.refused.insert(frontend, words);
     }
+}
+
+#[async_trait]
+impl Backend for Userspace {
+    async fn apply(&mut self, ruleset: &Arc<Ruleset>) -> Result<Applied, BackendError> {
+        let frontends = frontends(ruleset, &self.node_port_addresses);
+        let mut applied = Applied::default();
+        let gone: Vec<Frontend> =
+            self.listeners.keys().filter(|frontend| !frontends.contains_key(frontend)).copied().collect();
+        for frontend in gone {
+            let Some(listener) = self.listeners.remove(&frontend) else { continue };
+            tracing::debug!(%frontend, "no longer served");
+            applied.changed += 1;
+            listener.accepting.cancel();
+            // Waited for, so that the same port can be opened again by the next rules.
+            if let Err(error) = listener.accept.await {
+                tracing::warn!(%frontend, %error, "listener ended badly");
+            }
+        }
+        self.refused.retain(|frontend, _| frontends.contains_key(frontend));
+
+        for (frontend, rule) in frontends {
+            if let Some(listener) = self.listeners.get(&frontend) {
+                let mut balancer = listener.balancer.lock().unwrap_or_else(PoisonError::into_inner);
+                applied.changed += usize::from(balancer.update(rule.affinity, rule.endpoints, rule.sources));
+                continue;
+            }
+            match self.open(frontend, &rule).await {
+                Ok(listener) => {
+                    tracing::debug!(%frontend, endpoints = rule.endpoints.len(), "served");
+                    applied.changed += 1;
+                    self.refused.remove(&frontend);
+                    self.listeners.insert(frontend, listener);
+                }
+                Err(error) => self.report(frontend, &rule, &error),
+            }
+        }
+        applied.unserved = self.refused.len();
+        Ok(applied)
+    }
 
     /// Close every listener and every connection.
-    pub async fn close(self) {
+    async fn close(self: Box<Self>) {
         self.shutdown.cancel();
         self.connections.close();
         self.connections.wait().await;

@@ -130,7 +130,7 @@ mod tests {
         let relaying = tokio::spawn(relay(front, Arc::clone(&balancer), accepting.clone()));
         let mut buffer = [0; 16];
         for (endpoint, text) in [(&one, b"one"), (&one, b"one"), (&two, b"two"), (&two, b"two")] {
-            balancer.lock().unwrap().update(None, vec![endpoint.local_addr().unwrap()]);
+            balancer.lock().unwrap().update(None, vec![endpoint.local_addr().unwrap()], None);
             client.send(b"ask").await.unwrap();
             answer(endpoint, text).await;
             let length = timeout(Duration::from_secs(10), client.recv(&mut buffer)).await.unwrap().unwrap();
