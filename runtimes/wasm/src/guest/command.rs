@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::memory::InstanceMemory;
 use super::{Ending, Grants, Sockets};
 use crate::code::Program;
 
@@ -25,7 +26,8 @@ pub(crate) async fn run_command(program: Arc<Program>, grants: Grants) -> Ending
             (run.await, prepared.refused.load(Ordering::Relaxed))
         }
         Program::Command(command) => {
-            let mut prepared = match grants.component_store(command.engine(), Sockets::AsGranted) {
+            let memory = InstanceMemory::new(&grants.memory);
+            let mut prepared = match grants.component_store(command.engine(), Sockets::AsGranted, memory) {
                 Ok(prepared) => prepared,
                 Err(error) => return Ending::trapped(&format!("cannot start: {error:#}")),
             };

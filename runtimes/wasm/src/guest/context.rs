@@ -86,8 +86,8 @@ impl Grants {
         &self,
         engine: &Engine,
         sockets: Sockets,
+        memory: InstanceMemory,
     ) -> wasmtime::Result<Prepared<ComponentGuest>> {
-        let memory = InstanceMemory::new(&self.memory);
         let refused = memory.refused();
         let mut table = ResourceTable::new();
         table.set_max_capacity(MAX_RESOURCES);

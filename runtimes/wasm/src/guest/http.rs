@@ -24,6 +24,7 @@ use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
 use super::closing;
 use super::ending::bounded;
+use super::memory::InstanceMemory;
 use super::{ComponentGuest, Cpu, Grants, Meter, Sockets};
 use crate::code::{Program, Ticking};
 
@@ -221,8 +222,9 @@ impl HttpServer {
         let of_container =
             Arc::clone(&self.requests).acquire_owned().await.map_err(|_| Failure::closing())?;
         let slot = Arc::clone(&self.slots).acquire_owned().await.map_err(|_| Failure::closing())?;
+        let memory = self.grants.memory.room().await;
         let (sender, receiver) = oneshot::channel();
-        let run = run_request(program.clone(), self.grants.clone(), request, sender);
+        let run = run_request(program.clone(), self.grants.clone(), memory, request, sender);
         let run = Meter::new(run, Arc::clone(&self.cpu), self.ticking.clone());
         let (kill, timeout) = (self.kill.clone(), self.limits.request_timeout);
         let guest = self.guests.spawn(async move {
@@ -286,11 +288,12 @@ async fn flatten(task: Option<tokio::task::JoinHandle<Result<(), String>>>) -> R
 async fn run_request(
     program: ProxyPre<ComponentGuest>,
     grants: Grants,
+    memory: InstanceMemory,
     request: Request<Incoming>,
     sender: oneshot::Sender<Result<Response<HyperOutgoingBody>, ErrorCode>>,
 ) -> Result<(), String> {
     let mut prepared = grants
-        .component_store(program.engine(), Sockets::Denied)
+        .component_store(program.engine(), Sockets::Denied, memory)
         .map_err(|error| format!("cannot start: {error:#}"))?;
     let store = &mut prepared.store;
     let run = async {

@@ -131,6 +131,15 @@ async fn the_memory_limit_holds_for_all_requests_of_a_container_together() {
 }
 
 #[tokio::test]
+async fn requests_that_do_not_fit_the_limit_together_wait_for_each_other() {
+    let fixture = Fixture::start("127.70.31.0/24").await;
+    let pod = fixture.pod(&[]).await;
+    fixture.start_container(&pod, with_memory(container("http-guest"), 24)).await;
+    let answers = futures::future::join_all((0..12).map(|_| get(&pod, "/memory?12"))).await;
+    assert!(answers.iter().all(|(status, _)| *status == StatusCode::OK), "{answers:?}");
+}
+
+#[tokio::test]
 async fn only_granted_hosts_are_reached() {
     let fixture = Fixture::start("127.70.25.0/24").await;
     let (target, _) = served(&fixture, &[]).await;
