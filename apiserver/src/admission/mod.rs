@@ -3,11 +3,14 @@
 //! Called by the registry's verbs. A plugin may read other objects through the registry. Every plugin first has its chance to
 //! change the object ([`Admission::admit`]), then, after validation, to refuse it ([`Admission::validate`]).
 
+mod claim_resize;
+mod default_storage_class;
 mod default_toleration_seconds;
 mod namespace_lifecycle;
 mod priority;
 mod runtime_class;
 mod service_account;
+mod storage_object_in_use;
 mod taint_nodes;
 
 use std::sync::Arc;
@@ -93,6 +96,9 @@ pub fn plugins() -> Vec<Arc<dyn Admission>> {
         Arc::new(taint_nodes::TaintNodesByCondition),
         Arc::new(priority::Priority),
         Arc::new(default_toleration_seconds::DefaultTolerationSeconds),
+        Arc::new(default_storage_class::DefaultStorageClass),
+        Arc::new(storage_object_in_use::StorageObjectInUseProtection),
+        Arc::new(claim_resize::PersistentVolumeClaimResize),
         Arc::new(runtime_class::RuntimeClass),
     ]
 }

@@ -1,6 +1,7 @@
 //! The kinds that are served: one file each, listed in [`table`].
 
 mod config_map;
+mod csi;
 mod deployment;
 mod endpoint_slice;
 mod endpoints;
@@ -10,6 +11,8 @@ mod json;
 mod lease;
 mod namespace;
 mod node;
+pub(crate) mod persistent_volume;
+pub(crate) mod persistent_volume_claim;
 mod pod;
 mod priority_class;
 mod rbac;
@@ -18,9 +21,11 @@ mod runtime_class;
 mod secret;
 mod service;
 mod service_account;
+pub(crate) mod storage_class;
 pub(crate) mod table;
 #[cfg(test)]
 mod testing;
+mod volume_attachment;
 mod workload;
 
 use std::sync::Arc;
@@ -174,6 +179,9 @@ pub fn table_with(services: &ServiceRanges) -> Vec<Row> {
     let events = View { stored: event::STORED, to_stored: event::to_stored, from_stored: event::from_stored };
     vec![
         Row::new(config_map::ConfigMapStrategy),
+        Row::new(csi::CsiDriverStrategy).returning_deleted(),
+        Row::new(csi::CsiNodeStrategy).returning_deleted(),
+        Row::new(csi::CsiStorageCapacityStrategy),
         Row::new(deployment::DeploymentStrategy).with(&[Status, Scale]),
         Row::new(endpoint_slice::EndpointSliceStrategy),
         Row::new(endpoints::EndpointsStrategy),
@@ -196,6 +204,8 @@ pub fn table_with(services: &ServiceRanges) -> Vec<Row> {
                 Connect("proxy"),
             ])
             .returning_deleted(),
+        Row::new(persistent_volume::PersistentVolumeStrategy).with(&[Status]).returning_deleted(),
+        Row::new(persistent_volume_claim::PersistentVolumeClaimStrategy).with(&[Status]).returning_deleted(),
         Row::new(priority_class::PriorityClassStrategy),
         Row::new(rbac::RoleBindingStrategy(Scope::Cluster)),
         Row::new(rbac::RoleBindingStrategy(Scope::Namespaced)),
@@ -209,5 +219,8 @@ pub fn table_with(services: &ServiceRanges) -> Vec<Row> {
             .hooked(ServiceAllocator::new(services.clone()))
             .returning_deleted(),
         Row::new(service_account::ServiceAccountStrategy).with(&[Connect("token")]).returning_deleted(),
+        Row::new(storage_class::StorageClassStrategy).returning_deleted(),
+        Row::new(storage_class::VolumeAttributesClassStrategy).returning_deleted(),
+        Row::new(volume_attachment::VolumeAttachmentStrategy).with(&[Status]).returning_deleted(),
     ]
 }

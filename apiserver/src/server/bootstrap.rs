@@ -58,10 +58,21 @@ pub(super) async fn run(registry: &Registry, own: Option<&OwnService>) -> Result
     create_missing(registry, ("scheduling.k8s.io", "v1", "priorityclasses"), classes).await?;
     let runtime = json!({"metadata": {"name": WASM_RUNTIME_CLASS}, "handler": WASM_RUNTIME_CLASS});
     create_missing(registry, ("node.k8s.io", "v1", "runtimeclasses"), vec![runtime]).await?;
+    storage_class(registry).await?;
     for kind in [RbacKind::ClusterRole, RbacKind::Role, RbacKind::ClusterRoleBinding, RbacKind::RoleBinding] {
         policies(registry, kind).await?;
     }
     aggregate(registry).await
+}
+
+/// A cluster without any class of storage gets one. Where an administrator made others and removed ours, it stays removed.
+async fn storage_class(registry: &Registry) -> Result<(), Refusal> {
+    let names = ("storage.k8s.io", "v1", "storageclasses");
+    let Some(kind) = registry.kind(names.0, names.1, names.2) else { return Ok(()) };
+    if kind.cacher.snapshot(None, 0).entries.is_empty() {
+        create_missing(registry, names, vec![crate::kinds::storage_class::local_path()]).await?;
+    }
+    Ok(())
 }
 
 /// The Service `kubernetes`, by which pods find this server.

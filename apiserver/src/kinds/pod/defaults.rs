@@ -121,37 +121,17 @@ fn default_volume(volume: &mut Value) {
     }
     within(volume, "downwardAPI", |source| each(source, "items", default_downward_file));
     within(volume, "projected", |source| each(source, "sources", default_projection));
-    within(volume, "hostPath", |source| default_value(source, "type", ""));
     within(volume, "image", |source| {
         let reference = text(source, "/reference").to_owned();
         default_zero(source, "pullPolicy", default_pull_policy(&reference));
     });
-    within(volume, "iscsi", |source| default_zero(source, "iscsiInterface", "default"));
-    within(volume, "rbd", |source| {
-        default_zero(source, "pool", "rbd");
-        default_zero(source, "user", "admin");
-        default_zero(source, "keyring", "/etc/ceph/keyring");
-    });
-    within(volume, "azureDisk", |source| {
-        default_value(source, "cachingMode", "ReadWrite");
-        default_value(source, "kind", "Shared");
-        default_value(source, "fsType", "ext4");
-        default_value(source, "readOnly", false);
-    });
-    within(volume, "scaleIO", |source| {
-        default_zero(source, "storageMode", "ThinProvisioned");
-        default_zero(source, "fsType", "xfs");
-    });
+    volume_source(volume);
     within(volume, "ephemeral", |source| {
         within(source, "volumeClaimTemplate", |template| {
             if is_absent(template.get("metadata")) {
                 set(template, "metadata", json!({}));
             }
-            within(template, "spec", |spec| {
-                default_value(spec, "volumeMode", "Filesystem");
-                default_value(spec, "resources", json!({}));
-                within(spec, "resources", resources::canonicalize);
-            });
+            within(template, "spec", crate::kinds::persistent_volume_claim::default_spec);
         });
     });
 }
@@ -192,6 +172,27 @@ fn default_pull_policy(image: &str) -> &'static str {
         None if has_digest => "IfNotPresent",
         None => "Always",
     }
+}
+
+/// Defaults of the sources that pods and persistent volumes share.
+pub(crate) fn volume_source(volume: &mut Value) {
+    within(volume, "hostPath", |source| default_value(source, "type", ""));
+    within(volume, "iscsi", |source| default_zero(source, "iscsiInterface", "default"));
+    within(volume, "rbd", |source| {
+        default_zero(source, "pool", "rbd");
+        default_zero(source, "user", "admin");
+        default_zero(source, "keyring", "/etc/ceph/keyring");
+    });
+    within(volume, "azureDisk", |source| {
+        default_value(source, "cachingMode", "ReadWrite");
+        default_value(source, "kind", "Shared");
+        default_value(source, "fsType", "ext4");
+        default_value(source, "readOnly", false);
+    });
+    within(volume, "scaleIO", |source| {
+        default_zero(source, "storageMode", "ThinProvisioned");
+        default_zero(source, "fsType", "xfs");
+    });
 }
 
 #[cfg(test)]

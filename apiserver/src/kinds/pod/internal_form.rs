@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 /// How a field prints, and how when it is not set.
 #[derive(Debug, Clone, Copy)]
-enum Form {
+pub(super) enum Form {
     /// Text; empty by default.
     Text,
     /// A flag; false by default.
@@ -32,7 +32,7 @@ enum Form {
 use Form::{Flag, Inside, List, Number, Optional, Other, Pointer, Text};
 
 /// Go's name, the name in JSON, the form.
-type Field = (&'static str, &'static str, Form);
+pub(super) type Field = (&'static str, &'static str, Form);
 
 const CONTAINER: &[Field] = &[
     ("Name", "name", Text),
@@ -423,7 +423,7 @@ fn fields_of(type_name: &str) -> &'static [Field] {
             ("ResourceClaimName", "resourceClaimName", Optional),
             ("ResourceClaimTemplateName", "resourceClaimTemplateName", Optional),
         ],
-        _ => &[],
+        _ => super::storage_form::fields_of(type_name),
     }
 }
 
@@ -609,7 +609,7 @@ mod tests {
 
     #[test]
     fn every_type_that_is_named_has_fields() {
-        let mut open = vec!["PodSpec"];
+        let mut open = vec!["PodSpec", "PersistentVolumeSource", "PersistentVolumeClaimSpec"];
         let mut seen = Vec::new();
         while let Some(type_name) = open.pop() {
             if seen.contains(&type_name) {

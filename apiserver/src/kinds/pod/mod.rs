@@ -3,10 +3,10 @@
 mod annotations;
 mod containers;
 pub(crate) mod defaults;
-mod diff;
+pub(crate) mod diff;
 mod env;
 pub(crate) mod ephemeral_containers;
-mod internal_form;
+pub(crate) mod internal_form;
 mod probes;
 mod qos;
 pub(crate) mod resize;
@@ -15,11 +15,12 @@ mod scheduling;
 mod security;
 mod spec;
 mod status;
+mod storage_form;
 mod table;
 pub(crate) mod template;
 mod update;
 mod volume_mounts;
-mod volumes;
+pub(crate) mod volumes;
 pub(crate) mod warnings;
 
 use std::collections::BTreeMap;
@@ -28,7 +29,7 @@ use k8s_openapi::api::core::v1::PodSpec;
 use serde_json::{Value, json};
 use wherry_machinery::field::{Error, ErrorList, Path};
 
-pub(crate) use self::scheduling::tolerations;
+pub(crate) use self::scheduling::{node_selector, tolerations};
 use self::spec::Context;
 use super::json::{carry_over, flag, integer, list, map_at, set, text, typed};
 use crate::registry::strategy::{Deletion, Part, RequestFacts, Resource, Scope, Strategy};

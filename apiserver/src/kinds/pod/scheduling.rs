@@ -75,7 +75,8 @@ fn node_affinity(affinity: &NodeAffinity, path: &Path) -> ErrorList {
     errors
 }
 
-fn node_selector(selector: &NodeSelector, path: &Path) -> ErrorList {
+/// Which nodes.
+pub(crate) fn node_selector(selector: &NodeSelector, path: &Path) -> ErrorList {
     let path = path.child("nodeSelectorTerms");
     if selector.node_selector_terms.is_empty() {
         return vec![Error::required(&path, "must have at least one node selector term")];

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{
     AzureDiskVolumeSource, ClusterTrustBundleProjection, DownwardAPIVolumeFile, EphemeralVolumeSource,
-    FCVolumeSource, FlexVolumeSource, ISCSIVolumeSource, KeyToPath, PodCertificateProjection,
-    ProjectedVolumeSource, QuobyteVolumeSource, Volume, VolumeProjection,
+    FCVolumeSource, FlexVolumeSource, FlockerVolumeSource, HostPathVolumeSource, ISCSIVolumeSource, KeyToPath,
+    NFSVolumeSource, PodCertificateProjection, ProjectedVolumeSource, QuobyteVolumeSource, Volume,
+    VolumeProjection,
 };
 use serde_json::json;
 use wherry_machinery::field::{Error, ErrorList, Path};
@@ -17,6 +18,7 @@ use super::{containers, resources};
 use crate::kinds::fields::{
     dns_label, file_mode, invalid_each, label_selector, local_non_reserved_path, local_path, no_backsteps, s,
 };
+use crate::kinds::persistent_volume_claim;
 
 /// What containers may ask of a volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,19 +83,22 @@ fn kind(volume: &Volume) -> VolumeKind {
 }
 
 /// Checks the sources in Kubernetes' order; only the first may be there.
-struct Sources<'a> {
-    path: &'a Path,
-    count: usize,
-    errors: ErrorList,
+pub(crate) struct Sources<'a> {
+    /// Where the sources stand.
+    pub(crate) path: &'a Path,
+    /// How many there are.
+    pub(crate) count: usize,
+    /// What is wrong.
+    pub(crate) errors: ErrorList,
 }
 
 impl Sources<'_> {
-    fn check<T>(&mut self, field: &str, source: Option<&T>, check: impl FnOnce(&T, &Path) -> ErrorList) {
+    pub(crate) fn check<T>(&mut self, field: &str, source: Option<&T>, check: impl FnOnce(&T, &Path) -> ErrorList) {
         self.check_at(field, field, source, check);
     }
 
     /// `field` is what an error about a second source names, `own` what the source's own errors name.
-    fn check_at<T>(
+    pub(crate) fn check_at<T>(
         &mut self,
         field: &str,
         own: &str,
@@ -111,11 +116,11 @@ impl Sources<'_> {
     }
 }
 
-fn required(value: &str, path: &Path) -> ErrorList {
+pub(crate) fn required(value: &str, path: &Path) -> ErrorList {
     if value.is_empty() { vec![Error::required(path, "")] } else { ErrorList::new() }
 }
 
-fn both(mut first: ErrorList, second: ErrorList) -> ErrorList {
+pub(crate) fn both(mut first: ErrorList, second: ErrorList) -> ErrorList {
     first.extend(second);
     first
 }
@@ -128,15 +133,7 @@ fn source(volume: &Volume, context: &Context<'_>, path: &Path) -> ErrorList {
         let detail = "SizeLimit field must be a valid resource quantity";
         negative.then(|| Error::forbidden(&path.child("sizeLimit"), detail)).into_iter().collect()
     });
-    sources.check("hostPath", volume.host_path.as_ref(), |source, path| {
-        if source.path.is_empty() {
-            return required("", &path.child("path"));
-        }
-        both(
-            no_backsteps(&source.path, &path.child("path")),
-            host_path_type(s(&source.type_), &path.child("type")),
-        )
-    });
+    sources.check("hostPath", volume.host_path.as_ref(), host_path);
     sources.check("gitRepo", volume.git_repo.as_ref(), |source, path| {
         both(
             required(&source.repository, &path.child("repository")),
@@ -160,18 +157,7 @@ fn source(volume: &Volume, context: &Context<'_>, path: &Path) -> ErrorList {
         errors.extend(keys(source.items.as_deref().unwrap_or_default(), path));
         errors
     });
-    sources.check("nfs", volume.nfs.as_ref(), |source, path| {
-        let mut errors = required(&source.server, &path.child("server"));
-        errors.extend(required(&source.path, &path.child("path")));
-        if !source.path.starts_with('/') {
-            errors.push(Error::invalid(
-                &path.child("path"),
-                source.path.as_str(),
-                "must be an absolute path",
-            ));
-        }
-        errors
-    });
+    sources.check("nfs", volume.nfs.as_ref(), nfs);
     sources.check("iscsi", volume.iscsi.as_ref(), iscsi);
     if let Some(iscsi) = &volume.iscsi
         && iscsi.initiator_name.is_some()
@@ -186,21 +172,7 @@ fn source(volume: &Volume, context: &Context<'_>, path: &Path) -> ErrorList {
             required(&source.path, &path.child("path")),
         )
     });
-    sources.check("flocker", volume.flocker.as_ref(), |source, path| {
-        let (name, uuid) = (s(&source.dataset_name), s(&source.dataset_uuid));
-        let mut errors = ErrorList::new();
-        if name.is_empty() && uuid.is_empty() {
-            errors.push(Error::required(path, "one of datasetName and datasetUUID is required"));
-        }
-        if !name.is_empty() && !uuid.is_empty() {
-            let detail = "datasetName and datasetUUID can not be specified simultaneously";
-            errors.push(Error::invalid(path, "resource", detail));
-        }
-        if name.contains('/') {
-            errors.push(Error::invalid(&path.child("datasetName"), name, "must not contain '/'"));
-        }
-        errors
-    });
+    sources.check("flocker", volume.flocker.as_ref(), flocker);
     sources.check("persistentVolumeClaim", volume.persistent_volume_claim.as_ref(), |source, path| {
         required(&source.claim_name, &path.child("claimName"))
     });
@@ -303,6 +275,38 @@ fn source(volume: &Volume, context: &Context<'_>, path: &Path) -> ErrorList {
     sources.errors
 }
 
+pub(crate) fn host_path(source: &HostPathVolumeSource, path: &Path) -> ErrorList {
+    if source.path.is_empty() {
+        return required("", &path.child("path"));
+    }
+    both(no_backsteps(&source.path, &path.child("path")), host_path_type(s(&source.type_), &path.child("type")))
+}
+
+pub(crate) fn nfs(source: &NFSVolumeSource, path: &Path) -> ErrorList {
+    let mut errors = required(&source.server, &path.child("server"));
+    errors.extend(required(&source.path, &path.child("path")));
+    if !source.path.starts_with('/') {
+        errors.push(Error::invalid(&path.child("path"), source.path.as_str(), "must be an absolute path"));
+    }
+    errors
+}
+
+pub(crate) fn flocker(source: &FlockerVolumeSource, path: &Path) -> ErrorList {
+    let (name, uuid) = (s(&source.dataset_name), s(&source.dataset_uuid));
+    let mut errors = ErrorList::new();
+    if name.is_empty() && uuid.is_empty() {
+        errors.push(Error::required(path, "one of datasetName and datasetUUID is required"));
+    }
+    if !name.is_empty() && !uuid.is_empty() {
+        let detail = "datasetName and datasetUUID can not be specified simultaneously";
+        errors.push(Error::invalid(path, "resource", detail));
+    }
+    if name.contains('/') {
+        errors.push(Error::invalid(&path.child("datasetName"), name, "must not contain '/'"));
+    }
+    errors
+}
+
 fn host_path_type(kind: &str, path: &Path) -> ErrorList {
     const TYPES: &[&str] = &[
         "",
@@ -317,7 +321,7 @@ fn host_path_type(kind: &str, path: &Path) -> ErrorList {
     if TYPES.contains(&kind) { ErrorList::new() } else { vec![Error::not_supported(path, kind, TYPES)] }
 }
 
-fn partition(partition: Option<i32>, path: &Path) -> ErrorList {
+pub(crate) fn partition(partition: Option<i32>, path: &Path) -> ErrorList {
     match partition {
         Some(number) if !(0..=255).contains(&number) => {
             // The range in the words is Kubernetes' own.
@@ -555,7 +559,7 @@ fn iscsi(source: &ISCSIVolumeSource, path: &Path) -> ErrorList {
 }
 
 /// `iqn.yyyy-mm.domain:identifier`, `eui.` and 16 or `naa.` and 32 letters and digits.
-fn iscsi_name(name: &str, path: &Path) -> ErrorList {
+pub(crate) fn iscsi_name(name: &str, path: &Path) -> ErrorList {
     let alphanumeric =
         |text: &str, length: usize| text.len() == length && text.bytes().all(|b| b.is_ascii_alphanumeric());
     let valid = if name.starts_with("iqn") {
@@ -585,7 +589,7 @@ fn is_iqn(name: &str) -> bool {
         && !identifier.contains(forbidden)
 }
 
-fn quobyte(source: &QuobyteVolumeSource, path: &Path) -> ErrorList {
+pub(crate) fn quobyte(source: &QuobyteVolumeSource, path: &Path) -> ErrorList {
     const PAIRS: &str = "must be a host:port pair or multiple pairs separated by commas";
     let mut errors = ErrorList::new();
     if source.registry.is_empty() {
@@ -606,7 +610,7 @@ fn quobyte(source: &QuobyteVolumeSource, path: &Path) -> ErrorList {
     errors
 }
 
-fn fibre_channel(source: &FCVolumeSource, path: &Path) -> ErrorList {
+pub(crate) fn fibre_channel(source: &FCVolumeSource, path: &Path) -> ErrorList {
     let mut errors = ErrorList::new();
     let targets = source.target_wwns.as_deref().unwrap_or_default();
     let ids = source.wwids.as_deref().unwrap_or_default();
@@ -633,8 +637,17 @@ fn fibre_channel(source: &FCVolumeSource, path: &Path) -> ErrorList {
 }
 
 fn flex(source: &FlexVolumeSource, path: &Path) -> ErrorList {
-    let mut errors = required(&source.driver, &path.child("driver"));
-    for key in source.options.iter().flat_map(|options| options.keys()) {
+    flex_fields(&source.driver, source.options.as_ref(), path)
+}
+
+/// The driver and its options, which may not be called like Kubernetes' own.
+pub(crate) fn flex_fields(
+    driver: &str,
+    options: Option<&BTreeMap<String, String>>,
+    path: &Path,
+) -> ErrorList {
+    let mut errors = required(driver, &path.child("driver"));
+    for key in options.into_iter().flat_map(|options| options.keys()) {
         let namespace = key.split_once('/').map_or(key.as_str(), |(namespace, _)| namespace);
         let normalized = format!(".{}", namespace.to_lowercase());
         if normalized.ends_with(".kubernetes.io") || normalized.ends_with(".k8s.io") {
@@ -645,7 +658,7 @@ fn flex(source: &FlexVolumeSource, path: &Path) -> ErrorList {
     errors
 }
 
-fn azure_disk(source: &AzureDiskVolumeSource, path: &Path) -> ErrorList {
+pub(crate) fn azure_disk(source: &AzureDiskVolumeSource, path: &Path) -> ErrorList {
     const CACHING: &[&str] = &["None", "ReadOnly", "ReadWrite"];
     const KINDS: &[&str] = &["Dedicated", "Managed", "Shared"];
     const MANAGED: &[&str] =
@@ -675,7 +688,7 @@ fn azure_disk(source: &AzureDiskVolumeSource, path: &Path) -> ErrorList {
     errors
 }
 
-fn csi_driver(name: &str, path: &Path) -> ErrorList {
+pub(crate) fn csi_driver(name: &str, path: &Path) -> ErrorList {
     if name.is_empty() {
         return vec![Error::required(path, "")];
     }
@@ -688,51 +701,11 @@ fn csi_driver(name: &str, path: &Path) -> ErrorList {
 }
 
 fn ephemeral(source: &EphemeralVolumeSource, path: &Path) -> ErrorList {
-    const MODES: &[&str] = &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
     let path = path.child("volumeClaimTemplate");
-    let Some(template) = &source.volume_claim_template else { return vec![Error::required(&path, "")] };
-    let mut errors = ErrorList::new();
-    let spec = &template.spec;
-    let path = path.child("spec");
-    let modes = spec.access_modes.as_deref().unwrap_or_default();
-    if modes.is_empty() {
-        errors.push(Error::required(&path.child("accessModes"), "at least 1 access mode is required"));
+    match &source.volume_claim_template {
+        None => vec![Error::required(&path, "")],
+        Some(template) => persistent_volume_claim::validate_spec(&template.spec, &path.child("spec")),
     }
-    for mode in modes {
-        if !MODES.contains(&mode.as_str()) {
-            errors.push(Error::not_supported(&path.child("accessModes"), mode.as_str(), MODES));
-        }
-    }
-    if modes.len() > 1 && modes.iter().any(|mode| mode == "ReadWriteOncePod") {
-        let detail = "may not use ReadWriteOncePod with other access modes";
-        errors.push(Error::forbidden(&path.child("accessModes"), detail));
-    }
-    errors.extend(label_selector(spec.selector.as_ref(), &path.child("selector")));
-    let storage = spec
-        .resources
-        .as_ref()
-        .and_then(|r| r.requests.as_ref())
-        .and_then(|requests| requests.get("storage"));
-    let resources_path = path.child("resources");
-    match storage {
-        None => errors.push(Error::required(&resources_path.child("storage"), "")),
-        Some(amount) => {
-            let quantity = resources::parsed(&amount.0);
-            if quantity.is_negative() || quantity.is_zero() {
-                let path = resources_path.child("requests").key("storage");
-                errors.push(Error::invalid(&path, quantity.to_string(), "must be greater than zero"));
-            }
-        }
-    }
-    if let Some(class) = spec.storage_class_name.as_deref().filter(|class| !class.is_empty()) {
-        errors.extend(invalid_each(&path.child("storageClassName"), class, names::dns1123_subdomain(class)));
-    }
-    if let Some(mode) = spec.volume_mode.as_deref()
-        && !matches!(mode, "Block" | "Filesystem")
-    {
-        errors.push(Error::not_supported(&path.child("volumeMode"), mode, &["Block", "Filesystem"]));
-    }
-    errors
 }
 
 #[cfg(test)]
