@@ -1,0 +1,92 @@
+//! Making a pod's sandbox, and clearing away what is left of earlier ones.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use wherry_client::EventType;
+use wherry_runtimes::{PodSandboxConfig, PodSandboxFilter};
+
+use super::container_config::sandbox_config;
+use super::observed::ContainerPhase;
+use super::worker::Worker;
+use crate::runtimes::{NodeRuntime, sandbox_observed};
+
+impl Worker {
+    pub(super) async fn clear_sandboxes(&mut self, runtime: &Arc<NodeRuntime>) {
+        let event = "Pod sandbox changed, it will be killed and re-created.";
+        self.kubelet.pod_event(&self.pod, EventType::Normal, "SandboxChanged", event);
+        for container in &mut self.observed.containers {
+            if container.phase == ContainerPhase::Running {
+                let _ = runtime.service.stop_container(&container.id, Duration::ZERO).await;
+            }
+        }
+        for sandbox in &mut self.observed.sandboxes {
+            if runtime.service.stop_pod_sandbox(&sandbox.id).await.is_ok() {
+                sandbox.is_ready = false;
+            }
+        }
+        self.refresh().await;
+    }
+
+    pub(super) async fn create_sandbox(&mut self, runtime: &Arc<NodeRuntime>, attempt: u32) -> bool {
+        let log_dir = self.kubelet.log_dir(&self.pod);
+        if let Err(error) = std::fs::create_dir_all(&log_dir).and_then(|()| {
+            crate::volumes::atomic_writer::chown(&log_dir, self.kubelet.config.runtime_owner_uid)
+        }) {
+            tracing::warn!(%error, path = %log_dir.display(), "log directory cannot be made");
+        }
+        let config = sandbox_config(&self.pod, attempt, &log_dir, &self.kubelet.node_facts);
+        let by_class = self.pod.spec.as_ref().and_then(|s| s.runtime_class_name.as_deref()).is_some();
+        let is_default = Arc::ptr_eq(runtime, self.kubelet.runtimes.default_runtime());
+        let handler = if by_class || !is_default { runtime.handler.clone() } else { String::new() };
+        let service = runtime.service.clone();
+        let made = async move {
+            let id = service.run_pod_sandbox(&config, &handler).await?;
+            let status = service.pod_sandbox_status(&id).await?;
+            Ok::<_, wherry_runtimes::Error>(status.status)
+        };
+        let kubelet = self.kubelet.clone();
+        let mount = self.mount_volumes();
+        let (made, mounted) = futures::join!(made, mount);
+        self.note_volumes(mounted);
+        match made {
+            Ok(status) => {
+                self.retry_at.remove("sandbox");
+                self.observed.put_sandbox(sandbox_observed(&status));
+                true
+            }
+            Err(error) => {
+                let message = format!("Failed to create pod sandbox: {error}");
+                kubelet.pod_event(&self.pod, EventType::Warning, "FailedCreatePodSandBox", message);
+                self.find_strays(runtime, &error).await;
+                self.failed("sandbox", Duration::from_secs(1));
+                false
+            }
+        }
+    }
+
+    /// The sandbox's configuration, as CreateContainer wants it again.
+    pub(super) fn sandbox_config(&self) -> PodSandboxConfig {
+        let attempt = self.observed.sandboxes.first().map_or(0, |s| s.attempt);
+        sandbox_config(&self.pod, attempt, &self.kubelet.log_dir(&self.pod), &self.kubelet.node_facts)
+    }
+
+    /// A sandbox that exists although nobody here knows it was made by a call whose answer was lost: it is the pod's.
+    pub(super) async fn find_strays(&mut self, runtime: &Arc<NodeRuntime>, error: &wherry_runtimes::Error) {
+        if !matches!(error, wherry_runtimes::Error::AlreadyExists(_)) {
+            return;
+        }
+        let filter = PodSandboxFilter {
+            label_selector: [(super::labels::POD_UID.to_owned(), self.uid.clone())].into(),
+            ..PodSandboxFilter::default()
+        };
+        for sandbox in runtime.service.list_pod_sandbox(&filter).await.unwrap_or_default() {
+            if let Ok(answer) = runtime.service.pod_sandbox_status(&sandbox.id).await {
+                self.see_sandbox(&answer.status);
+                for status in &answer.containers_statuses {
+                    self.see_container(status, &sandbox.id);
+                }
+            }
+        }
+    }
+}
