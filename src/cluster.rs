@@ -7,7 +7,6 @@ use std::{
 };
 
 use anyhow::Context as _;
-use ipnet::Ipv4Net;
 use tokio::net::TcpListener;
 use wherry_apiserver::{
     pki::{ClientIdentity, Pki, ServingNames},
@@ -17,6 +16,7 @@ use wherry_storage::Store;
 
 use crate::{
     data_dir::DataDir,
+    network::{Mode, Network},
     node::{self, Node},
     supervise::Supervisor,
     version,
@@ -32,14 +32,10 @@ pub struct Options {
     pub listen: SocketAddr,
     /// The node's name.
     pub node_name: String,
-    /// The node's address.
-    pub node_ip: IpAddr,
+    /// The cluster's addresses, and the node's.
+    pub network: Network,
     /// The port of the node's own API; 0 takes any that is free.
     pub kubelet_port: u16,
-    /// The range of the pods' addresses.
-    pub pod_cidr: Ipv4Net,
-    /// The range of the Services' addresses.
-    pub service_cidr: Ipv4Net,
     /// Where manifests of static pods are.
     pub static_pod_dir: Option<PathBuf>,
     /// How the Wasm runtime is started.
@@ -49,13 +45,20 @@ pub struct Options {
 }
 
 /// The names under which components report in `/readyz`, in the order in which they start.
-pub const COMPONENTS: [&str; 5] = ["wasm-runtime", "controllers", "scheduler", "kubelet", "proxy"];
+pub fn components(mode: Mode) -> &'static [&'static str] {
+    const ALL: [&str; 6] = ["wasm-runtime", "controllers", "scheduler", "kubelet", "proxy", "pod-network"];
+    match mode {
+        Mode::Loopback => &ALL[..5],
+        Mode::Routed => &ALL,
+    }
+}
 
 /// A running cluster.
 pub struct Cluster {
     api: ApiServer,
     supervisor: Supervisor,
     address: SocketAddr,
+    mode: Mode,
     kubeconfig: PathBuf,
 }
 
@@ -77,7 +80,7 @@ impl Cluster {
                 let kubeconfig = options.data_dir.kubeconfig();
                 pki.write_kubeconfig(&kubeconfig, &format!("https://{address}"), &ClientIdentity::Admin)
                     .context("cannot write the kubeconfig")?;
-                Ok(Self { api, supervisor, address, kubeconfig })
+                Ok(Self { api, supervisor, address, mode: options.network.mode, kubeconfig })
             }
             Err(error) => {
                 supervisor.stop().await;
@@ -91,13 +94,13 @@ impl Cluster {
         store: Arc<dyn Store>,
         supervisor: &mut Supervisor,
     ) -> anyhow::Result<(ApiServer, Arc<Pki>, SocketAddr)> {
-        let api = Api::start(&options.data_dir, options.listen, options.service_cidr, store).await?;
+        let api = Api::start(&options.data_dir, options.listen, &options.network, store).await?;
         let board = supervisor.board();
-        for component in COMPONENTS {
+        for &component in components(options.network.mode) {
             let board = board.clone();
             api.server.health().register(component, move || board.check(component));
         }
-        let parts = (api.server.clone(), Arc::clone(&api.pki), api.address);
+        let parts = (api.server.clone(), Arc::clone(&api.pki), options.network.reached_at(api.address));
         let listener = Arc::new(std::sync::Mutex::new(Some(api.listener)));
         let (server, tls, address) = (api.server, api.tls, api.address);
         supervisor.spawn("apiserver", move |lifecycle| {
@@ -119,12 +122,12 @@ impl Cluster {
 
     /// Wait until every component is ready.
     pub async fn ready(&self) {
-        for name in COMPONENTS {
+        for name in components(self.mode) {
             self.supervisor.board().wait_ready(name).await;
         }
     }
 
-    /// Where the API server listens.
+    /// Where the API server is reached.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -163,7 +166,7 @@ impl Api {
     pub async fn start(
         data_dir: &DataDir,
         listen: SocketAddr,
-        service_cidr: Ipv4Net,
+        network: &Network,
         store: Arc<dyn Store>,
     ) -> anyhow::Result<Self> {
         let listener = TcpListener::bind(listen)
@@ -171,16 +174,16 @@ impl Api {
             .with_context(|| format!("cannot listen on {listen}; choose another address with --listen"))?;
         let address = listener.local_addr()?;
         let pki = Arc::new(Pki::open(&data_dir.pki()).context("cannot make or read the certificates")?);
-        let service_ip = service_cidr.hosts().next().map(IpAddr::V4);
+        let service_ip = network.service_cidr.hosts().next().map(IpAddr::V4);
         let names = ServingNames {
             host_name: node::host_name().ok(),
             listen_address: Some(address.ip()),
             service_ip,
-            additional: Vec::new(),
+            additional: vec![network.node_ip.to_string()],
         };
         let tls = Tls::new(&pki, &names).context("cannot make the serving certificate")?;
-        let mut config = server::Config::new(store, Arc::clone(&pki), address.to_string());
-        config.service_ranges.cluster_ips = service_cidr.into();
+        let mut config = server::Config::new(store, Arc::clone(&pki), network.reached_at(address).to_string());
+        config.service_ranges.cluster_ips = network.service_cidr.into();
         config.version = server::Version::new(version::COMMIT, "");
         let server = ApiServer::start(config).await.context("cannot start the API server")?;
         Ok(Self { server, pki, tls, listener, address })
@@ -201,6 +204,8 @@ fn start_components(
     let client = client_of(api, &ClientIdentity::Controllers);
     let config = wherry_controllers::Config {
         root_ca_pem: Some(pki.ca_pem().to_owned()),
+        cluster_cidr: options.network.divided(),
+        node_cidr_mask_size: options.network.node_cidr_mask_size,
         ..wherry_controllers::Config::default()
     };
     supervisor.spawn("controllers", move |lifecycle| {
@@ -221,9 +226,8 @@ fn start_components(
     let config = Node {
         data_dir: options.data_dir.clone(),
         node_name: options.node_name.clone(),
-        node_ip: options.node_ip,
+        network: options.network,
         port: options.kubelet_port,
-        pod_cidr: options.pod_cidr,
         static_pod_dir: options.static_pod_dir.clone(),
         runtime_owner_uid: options.runtime_owner_uid,
         runtime_socket: options.wasm_process.socket.clone(),
@@ -235,10 +239,19 @@ fn start_components(
     });
 
     let client = client_of(api, &ClientIdentity::Proxy);
-    let config = wherry_proxy::Config::loopback(options.node_name.clone(), options.node_ip);
+    let config = node::proxy_config(&options.network, &options.node_name);
     supervisor.spawn("proxy", move |lifecycle| {
         let (client, config) = (client.clone(), config.clone());
         Box::pin(async move { Ok(wherry_proxy::run(client, config, lifecycle).await?) })
     });
+
+    if let Some(config) = node::peers_config(&options.network, &options.node_name) {
+        // A kubelet may read its own Node only; the proxy may read all.
+        let client = client_of(api, &ClientIdentity::Proxy);
+        supervisor.spawn("pod-network", move |lifecycle| {
+            let (client, config) = (client.clone(), config.clone());
+            Box::pin(async move { Ok(wherry_kubelet::network::run_peers(client, config, lifecycle).await?) })
+        });
+    }
     Ok(())
 }

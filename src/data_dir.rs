@@ -175,6 +175,16 @@ impl DataDir {
         self.run().join("wasm").join("cri.sock")
     }
 
+    /// The CNI configuration of our own pod network; the only file there that names it is for the container runtime.
+    pub fn cni_config(&self) -> PathBuf {
+        self.root.join("cni").join("net.d")
+    }
+
+    /// Which pod has which address, as CNI's `host-local` keeps it.
+    pub fn cni_state(&self) -> PathBuf {
+        self.root.join("cni").join("ipam")
+    }
+
     /// The kubeconfig, if a cluster has written it.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ pub mod cluster;
 pub mod command;
 pub mod data_dir;
 pub mod logging;
+pub mod network;
 pub mod node;
 pub mod supervise;
 pub mod version;

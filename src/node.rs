@@ -1,16 +1,28 @@
 //! What the kubelet of this machine is told.
 
-use std::{net::IpAddr, path::PathBuf, sync::Arc};
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::Context as _;
-use ipnet::Ipv4Net;
 use wherry_apiserver::pki::{ClientIdentity, Pki};
-use wherry_kubelet::{RuntimeEntry, ServerTls};
+use wherry_kubelet::{
+    RuntimeEntry, ServerTls,
+    network::{CniConfig, PeersConfig, RoutedConfig},
+};
 
-use crate::data_dir::DataDir;
+use crate::{
+    data_dir::DataDir,
+    network::{Mode, Network},
+};
 
 /// The handler of the RuntimeClass that chooses the Wasm runtime.
 pub const WASM_HANDLER: &str = "wasmtime";
+
+/// Where other networks put their CNI configuration. Source: containerd's default.
+const OTHERS_CNI_CONFIG: &str = "/etc/cni/net.d";
 
 /// The facts of a node from which its kubelet's configuration is made.
 #[derive(Debug, Clone)]
@@ -19,12 +31,10 @@ pub struct Node {
     pub data_dir: DataDir,
     /// Its name.
     pub node_name: String,
-    /// Its address.
-    pub node_ip: IpAddr,
+    /// The cluster's addresses, and its own.
+    pub network: Network,
     /// The port of its API; 0 takes any that is free.
     pub port: u16,
-    /// The range of the pods' addresses.
-    pub pod_cidr: Ipv4Net,
     /// Where manifests of static pods are.
     pub static_pod_dir: Option<PathBuf>,
     /// The user that the Wasm runtime runs as, if it is not ours.
@@ -40,19 +50,24 @@ impl Node {
     /// The certificate cannot be made, or the runtime's socket has no path that can be used.
     pub fn kubelet_config(&self, pki: &Pki) -> anyhow::Result<wherry_kubelet::Config> {
         let serving = pki
-            .kubelet_serving(&self.node_name, &[self.node_ip.to_string()])
+            .kubelet_serving(&self.node_name, &[self.network.node_ip.to_string()])
             .context("cannot make the kubelet's certificate")?;
         let runtime =
             wherry_runtime_cri::Client::connect(&format!("unix://{}", self.runtime_socket.display()))
                 .context("cannot use the wasm runtime's socket")?;
         Ok(wherry_kubelet::Config {
             node_name: self.node_name.clone(),
-            node_ip: self.node_ip,
+            node_ip: self.network.node_ip,
             root_dir: self.data_dir.kubelet(),
             log_dir: self.data_dir.logs(),
             runtimes: vec![RuntimeEntry { handler: WASM_HANDLER.to_owned(), runtime: Arc::new(runtime) }],
             default_handler: WASM_HANDLER.to_owned(),
-            pod_cidr: self.pod_cidr.to_string(),
+            pod_cidr: match self.network.mode {
+                Mode::Loopback => self.network.pod_cidr.to_string(),
+                // The node's part of it comes from its Node.
+                Mode::Routed => String::new(),
+            },
+            routed: (self.network.mode == Mode::Routed).then(|| self.routed_config()),
             static_pod_dir: self.static_pod_dir.clone(),
             tls: Some(ServerTls {
                 certificate_pem: serving.certificate_pem,
@@ -64,6 +79,35 @@ impl Node {
             runtime_owner_uid: self.runtime_owner_uid,
             ..wherry_kubelet::Config::default()
         })
+    }
+
+    fn routed_config(&self) -> RoutedConfig {
+        RoutedConfig {
+            service_cidr: Some(self.network.service_cidr),
+            cni: Some(CniConfig {
+                directory: self.data_dir.cni_config(),
+                others: Path::new(OTHERS_CNI_CONFIG).to_owned(),
+                state: self.data_dir.cni_state(),
+            }),
+        }
+    }
+}
+
+/// The proxy's configuration.
+pub fn proxy_config(network: &Network, node_name: &str) -> wherry_proxy::Config {
+    wherry_proxy::Config::loopback(node_name.to_owned(), network.node_ip)
+}
+
+/// What keeps the routes to the other nodes' pods needs to know; `None` where there are no other nodes.
+pub fn peers_config(network: &Network, node_name: &str) -> Option<PeersConfig> {
+    peers_config_at(network.mode, network.node_ip, node_name)
+}
+
+/// The same for a process that knows no ranges.
+pub fn peers_config_at(mode: Mode, node_ip: IpAddr, node_name: &str) -> Option<PeersConfig> {
+    match (mode, node_ip) {
+        (Mode::Routed, IpAddr::V4(node_ip)) => Some(PeersConfig { node_name: node_name.to_owned(), node_ip }),
+        _ => None,
     }
 }
 

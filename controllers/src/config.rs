@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use ipnet::Ipv4Net;
+
 /// Settings of all controllers.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -10,6 +12,10 @@ pub struct Config {
     pub controllers: BTreeSet<Controller>,
     /// The certificate authority of the API server, PEM, for `kube-root-ca.crt`. Without it that controller does nothing.
     pub root_ca_pem: Option<String>,
+    /// The range of all pods, of which each node gets a part. Without it nodes have to bring their own.
+    pub cluster_cidr: Option<Ipv4Net>,
+    /// The bits of each node's part.
+    pub node_cidr_mask_size: u8,
     /// How many keys each controller works on at the same time.
     pub workers: usize,
     /// How long a node may be silent before it counts as unreachable.
@@ -45,13 +51,16 @@ pub enum Controller {
     NodeLifecycle,
     /// Deletes pods that nobody will finish.
     PodGc,
+    /// Gives each node a part of the pods' range.
+    NodeIpam,
 }
 
 impl Controller {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::ServiceAccount,
         Self::RootCa,
+        Self::NodeIpam,
         Self::Deployment,
         Self::ReplicaSet,
         Self::EndpointSlice,
@@ -74,6 +83,7 @@ impl Controller {
             Self::RootCa => "root-ca-certificate-publisher-controller",
             Self::GarbageCollector => "garbage-collector-controller",
             Self::NodeLifecycle => "node-lifecycle-controller",
+            Self::NodeIpam => "node-ipam-controller",
             Self::PodGc => "pod-garbage-collector-controller",
         }
     }
@@ -84,6 +94,8 @@ impl Default for Config {
         Self {
             controllers: Controller::ALL.into(),
             root_ca_pem: None,
+            cluster_cidr: None,
+            node_cidr_mask_size: 24,
             workers: 5,
             node_monitor_grace_period: Duration::from_secs(40),
             orphaned_pod_quarantine: Duration::from_secs(40),

@@ -45,6 +45,20 @@ pub enum Error {
         /// The object.
         object: String,
     },
+    /// The cluster's range cannot be divided as asked.
+    #[error("parts of /{mask_size} do not fit into the cluster's range {cluster}")]
+    NodeRanges {
+        /// The cluster's range.
+        cluster: ipnet::Ipv4Net,
+        /// The bits of each node's part.
+        mask_size: u8,
+    },
+    /// Every part of the cluster's range is some node's.
+    #[error("no range is left for node {node}")]
+    NoRangeLeft {
+        /// The node.
+        node: String,
+    },
     /// Not everything is gone yet.
     #[error("namespace {namespace} still has content: {remaining}")]
     ContentRemains {

@@ -18,6 +18,7 @@ mod error;
 mod expectations;
 mod garbage_collector;
 mod namespace;
+mod node_ipam;
 mod node_lifecycle;
 mod ownership;
 mod pod_gc;

@@ -12,8 +12,8 @@ use wherry_client::backoff::Backoff;
 use crate::error::{Chain, Error};
 use crate::{Context, Controller};
 use crate::{
-    deployment, endpoint_slice, endpoints, garbage_collector, namespace, node_lifecycle, pod_gc, replica_set,
-    root_ca, service_account,
+    deployment, endpoint_slice, endpoints, garbage_collector, namespace, node_ipam, node_lifecycle, pod_gc,
+    replica_set, root_ca, service_account,
 };
 
 /// The first pause before a controller is started again.
@@ -70,6 +70,7 @@ async fn run_one(controller: Controller, context: Context, lifecycle: &Lifecycle
         Controller::RootCa => root_ca::run(context, lifecycle).await,
         Controller::GarbageCollector => garbage_collector::run(context, lifecycle).await,
         Controller::NodeLifecycle => node_lifecycle::run(context, lifecycle).await,
+        Controller::NodeIpam => node_ipam::run(context, lifecycle).await,
         Controller::PodGc => pod_gc::run(context, lifecycle).await,
     }
 }

@@ -10,6 +10,8 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Taint;
 use wherry_runtimes::Runtime;
 
+use crate::network::RoutedConfig;
+
 /// The port of the node API. Source: Kubernetes.
 pub const DEFAULT_PORT: u16 = 10250;
 /// Pods per node. Wasm pods are small; Kubernetes' own default of 110 is for containers.
@@ -64,6 +66,8 @@ pub struct Config {
     pub default_handler: String,
     /// The node's part of the pod network; empty leaves it to the runtime.
     pub pod_cidr: String,
+    /// The pod network is this machine's to make, and the node's part of it comes from its Node; then `pod_cidr` is empty.
+    pub routed: Option<RoutedConfig>,
     /// Directory of static pods' manifests.
     pub static_pod_dir: Option<PathBuf>,
     /// Certificates of the node API; without them there is none.
@@ -108,6 +112,7 @@ impl Default for Config {
             runtimes: Vec::new(),
             default_handler: String::new(),
             pod_cidr: String::new(),
+            routed: None,
             static_pod_dir: None,
             tls: None,
             port: DEFAULT_PORT,

@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 use wherry_client::{EventRecorder, EventType, Informer, object_ref};
 
 use crate::config::Config;
+use crate::network::PodNetwork;
 use crate::objects::Objects;
 use crate::pod::admission::NodeLoad;
 use crate::pod::container_config::NodeFacts;
@@ -33,6 +34,7 @@ pub(crate) struct Kubelet {
     pub(crate) client: Client,
     pub(crate) recorder: EventRecorder,
     pub(crate) runtimes: NodeRuntimes,
+    pub(crate) network: PodNetwork,
     pub(crate) pods: Informer<Pod>,
     pub(crate) services: Informer<Service>,
     pub(crate) runtime_classes: Informer<RuntimeClass>,

@@ -17,6 +17,7 @@ mod garbage;
 pub mod images;
 mod kubelet;
 pub mod logs;
+pub mod network;
 pub mod node;
 mod objects;
 mod pleg;

@@ -70,7 +70,7 @@ async fn open(
     kubelet: &Kubelet,
     runtime: &NodeRuntime,
 ) -> Result<(EventStream, Duration), wherry_runtimes::Error> {
-    runtime.configure(&kubelet.config.pod_cidr).await?;
+    runtime.configure(&kubelet.network.range()).await?;
     match runtime.service.events().await {
         Ok(events) => Ok((events, RELIST_INTERVAL)),
         Err(wherry_runtimes::Error::Unimplemented(_)) => {

@@ -20,7 +20,7 @@ use crate::pod::workers::Workers;
 use crate::probes::http::ProbeClient;
 use crate::runtimes::NodeRuntimes;
 use crate::static_pods::{self, StaticPods};
-use crate::{pleg, server};
+use crate::{network, pleg, server};
 
 /// Most logs that are read at the same time. Source: a quarter of tokio's 512 threads for blocking work.
 const MAX_LOG_READERS: usize = 128;
@@ -34,9 +34,10 @@ pub async fn run(client: Client, mut config: Config, lifecycle: Lifecycle) -> Re
     let shutdown = lifecycle.shutdown.child_token();
     let tasks = TaskTracker::new();
     let runtimes = NodeRuntimes::connect(&config).await?;
+    let pod_network = network::PodNetwork::new(&config.pod_cidr, config.routed.is_some());
     for runtime in runtimes.all() {
         // Followers tell it again to each new process; here a range that is refused ends the start.
-        let configured = runtime.configure(&config.pod_cidr).await;
+        let configured = runtime.configure(&pod_network.range()).await;
         configured.map_err(|source| Error::Runtime { verb: "UpdateRuntimeConfig", source })?;
     }
     let machine = Machine::measure(&config.root_dir)?;
@@ -69,6 +70,7 @@ pub async fn run(client: Client, mut config: Config, lifecycle: Lifecycle) -> Re
         objects,
         workers,
         runtimes,
+        network: pod_network,
         client,
         config,
         tasks: tasks.clone(),
@@ -91,6 +93,9 @@ pub async fn run(client: Client, mut config: Config, lifecycle: Lifecycle) -> Re
     let (registered, mut is_registered) = tokio::sync::watch::channel(false);
     tasks.spawn(node::report(kubelet.clone(), machine, port, registered));
     tasks.spawn(node::renew(kubelet.clone()));
+    if let Some(routed) = kubelet.config.routed.clone() {
+        tasks.spawn(network::bring_up(kubelet.clone(), routed));
+    }
 
     let start = async {
         // Environment and runtime of a pod depend on these.

@@ -14,9 +14,9 @@ use crate::cluster::Api;
 pub(super) struct Arguments {
     #[command(flatten)]
     directory: DataDirArguments,
-    /// Where to listen; port 0 takes any that is free.
-    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:6443")]
-    listen: SocketAddr,
+    /// Where to listen; port 0 takes any that is free [default: 127.0.0.1:6443, or the node's address in routed mode].
+    #[arg(long, value_name = "IP:PORT")]
+    listen: Option<SocketAddr>,
     /// A node whose kubelet runs alone: its kubeconfig is written to pki/kubelet-NAME.yaml. May be given again.
     #[arg(long, value_name = "NAME")]
     node_name: Vec<String>,
@@ -28,7 +28,8 @@ pub(super) struct Arguments {
 
 impl Arguments {
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        self.network.check()?;
+        let network = self.network.resolve()?;
+        let listen = network::listen(self.listen, &network)?;
         for name in &self.node_name {
             let wrong = wherry_machinery::names::dns1123_subdomain(name);
             anyhow::ensure!(wrong.is_empty(), "--node-name {name:?}: {}", wrong.join("; "));
@@ -36,8 +37,9 @@ impl Arguments {
         let data_dir = self.directory.data_dir()?;
         let _lock = data_dir.lock("apiserver")?;
         let store = self.store.open(&data_dir).await?;
-        let api = Api::start(&data_dir, self.listen, self.network.service_cidr, store).await?;
-        let url = format!("https://{}", api.address);
+        let api = Api::start(&data_dir, listen, &network, store).await?;
+        let address = network.reached_at(api.address);
+        let url = format!("https://{address}");
         api.pki
             .write_kubeconfig(&data_dir.kubeconfig(), &url, &ClientIdentity::Admin)
             .context("cannot write the kubeconfig")?;
@@ -56,7 +58,7 @@ impl Arguments {
                 .write_kubeconfig(&path, &url, &identity)
                 .with_context(|| format!("cannot write {}", path.display()))?;
         }
-        tracing::info!(address = %api.address, kubeconfig = %data_dir.kubeconfig().display(), "the API is served");
+        tracing::info!(%address, kubeconfig = %data_dir.kubeconfig().display(), "the API is served");
         let stop = CancellationToken::new();
         let serve = api.server.serve(api.listener, api.tls, stop.clone());
         tokio::pin!(serve);

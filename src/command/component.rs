@@ -1,13 +1,22 @@
 //! Components that run alone, against a kubeconfig.
 
-use std::{future::Future, net::IpAddr, path::PathBuf};
+use std::{
+    future::Future,
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+};
 
 use anyhow::Context as _;
 use clap::Args;
+use futures::TryFutureExt as _;
+use ipnet::Ipv4Net;
 use wherry_client::Lifecycle;
 
 use super::shutdown;
-use crate::node;
+use crate::{
+    network::{self, Mode},
+    node,
+};
 
 /// Whose cluster it is.
 #[derive(Debug, Clone, Args)]
@@ -24,6 +33,12 @@ pub(super) struct ControllersArguments {
     /// The certificate authority that is published as ConfigMap kube-root-ca.crt in every namespace, PEM.
     #[arg(long, value_name = "FILE")]
     root_ca_file: Option<PathBuf>,
+    /// Gives each node that has none a part of this range for its pods.
+    #[arg(long, value_name = "CIDR")]
+    cluster_cidr: Option<Ipv4Net>,
+    /// The bits of each node's part.
+    #[arg(long, value_name = "BITS", default_value_t = network::DEFAULT_NODE_CIDR_MASK_SIZE)]
+    node_cidr_mask_size: u8,
 }
 
 #[derive(Debug, Args)]
@@ -33,9 +48,13 @@ pub(super) struct ProxyArguments {
     /// The node's name [default: the host's].
     #[arg(long, value_name = "NAME")]
     node_name: Option<String>,
-    /// The address on which node ports are served.
-    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
-    node_ip: IpAddr,
+    /// The address on which node ports are served, and by which other nodes know this one [default: 127.0.0.1, or in
+    /// routed mode the one that packets to the world leave with].
+    #[arg(long, value_name = "IP")]
+    node_ip: Option<IpAddr>,
+    /// In routed mode, routes to the other nodes' pods are kept too.
+    #[arg(long, value_enum, default_value_t = Mode::Loopback)]
+    network: Mode,
 }
 
 impl ClusterArguments {
@@ -63,7 +82,11 @@ impl ControllersArguments {
             None => None,
         };
         let client = self.cluster.client().await?;
-        let config = wherry_controllers::Config { root_ca_pem, ..wherry_controllers::Config::default() };
+        let config = wherry_controllers::Config {
+            root_ca_pem,
+            cluster_cidr: self.cluster_cidr,
+            node_cidr_mask_size: self.node_cidr_mask_size,
+            ..wherry_controllers::Config::default() };
         until_asked("controllers", |lifecycle| async {
             Ok(wherry_controllers::run(client, config, lifecycle).await?)
         })
@@ -75,9 +98,26 @@ impl ProxyArguments {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let client = self.cluster.client().await?;
         let node_name = self.node_name.map_or_else(node::host_name, Ok)?;
-        let config = wherry_proxy::Config::loopback(node_name, self.node_ip);
-        until_asked("proxy", |lifecycle| async { Ok(wherry_proxy::run(client, config, lifecycle).await?) })
-            .await
+        let node_ip = match (self.node_ip, self.network) {
+            (Some(ip), _) => ip,
+            (None, Mode::Loopback) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            (None, Mode::Routed) => network::detect_node_ip()
+                .context("this machine has no address but loopback; name the node's with --node-ip")?
+                .into(),
+        };
+        let peers = node::peers_config_at(self.network, node_ip, &node_name);
+        let config = wherry_proxy::Config::loopback(node_name, node_ip);
+        until_asked("proxy", |lifecycle| async {
+            let Some(peers) = peers else {
+                return Ok(wherry_proxy::run(client, config, lifecycle).await?);
+            };
+            let beside = lifecycle.part("pod-network");
+            let proxy = wherry_proxy::run(client.clone(), config, lifecycle);
+            let network = wherry_kubelet::network::run_peers(client, peers, beside);
+            tokio::try_join!(proxy.map_err(anyhow::Error::from), network.map_err(anyhow::Error::from))?;
+            Ok(())
+        })
+        .await
     }
 }
 

@@ -23,10 +23,10 @@ pub(super) struct Arguments {
 
 impl Arguments {
     pub(super) async fn run(self, log: &str, log_format: logging::Format) -> anyhow::Result<()> {
-        self.network.check()?;
+        let network = self.network.resolve_on_node()?;
         let data_dir = self.directory.data_dir()?;
         let _lock = data_dir.lock("kubelet")?;
-        let wasm = up::wasm_process(&data_dir, &self.network, log, log_format)?;
+        let wasm = up::wasm_process(&data_dir, &network, log, log_format)?;
         let runtime_socket = match &self.runtime_endpoint {
             Some(endpoint) => endpoint.strip_prefix("unix://").unwrap_or(endpoint).into(),
             None => wasm.socket.clone(),
@@ -34,9 +34,8 @@ impl Arguments {
         let config = Node {
             data_dir: data_dir.clone(),
             node_name: self.node.node_name()?,
-            node_ip: self.network.node_ip,
             port: self.node.kubelet_port,
-            pod_cidr: self.network.pod_cidr,
+            network,
             static_pod_dir: self.node.static_pod_dir.clone(),
             runtime_owner_uid: wasm_runtime::owner_uid(),
             runtime_socket,

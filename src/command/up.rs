@@ -9,7 +9,9 @@ use super::{DataDirArguments, network, shutdown, store, wasm_runtime};
 use crate::{
     cluster::{Cluster, Options},
     data_dir::DataDir,
-    logging, node,
+    logging,
+    network::Network,
+    node,
     wasm_process::WasmProcess,
 };
 
@@ -17,9 +19,10 @@ use crate::{
 pub(super) struct Arguments {
     #[command(flatten)]
     directory: DataDirArguments,
-    /// Where the API server listens; port 0 takes any that is free.
-    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:6443")]
-    listen: SocketAddr,
+    /// Where the API server listens; port 0 takes any that is free [default: 127.0.0.1:6443, or the node's address in routed
+    /// mode].
+    #[arg(long, value_name = "IP:PORT")]
+    listen: Option<SocketAddr>,
     #[command(flatten)]
     node: NodeArguments,
     #[command(flatten)]
@@ -52,18 +55,16 @@ impl NodeArguments {
 impl Arguments {
     pub(super) async fn run(self, log: &str, log_format: logging::Format) -> anyhow::Result<()> {
         let started = Instant::now();
-        self.network.check()?;
+        let network = self.network.resolve_on_node()?;
         let data_dir = self.directory.data_dir()?;
         let _lock = data_dir.lock("up")?;
         let options = Options {
-            listen: self.listen,
+            listen: network::listen(self.listen, &network)?,
             node_name: self.node.node_name()?,
-            node_ip: self.network.node_ip,
             kubelet_port: self.node.kubelet_port,
-            pod_cidr: self.network.pod_cidr,
-            service_cidr: self.network.service_cidr,
+            network,
             static_pod_dir: self.node.static_pod_dir.clone(),
-            wasm_process: wasm_process(&data_dir, &self.network, log, log_format)?,
+            wasm_process: wasm_process(&data_dir, &network, log, log_format)?,
             runtime_owner_uid: wasm_runtime::owner_uid(),
             data_dir: data_dir.clone(),
         };
@@ -87,7 +88,7 @@ impl Arguments {
 /// How the node starts the Wasm runtime: this binary again, in a process of its own.
 pub(super) fn wasm_process(
     data_dir: &DataDir,
-    network: &network::NetworkArguments,
+    network: &Network,
     log: &str,
     log_format: logging::Format,
 ) -> anyhow::Result<WasmProcess> {
@@ -98,6 +99,7 @@ pub(super) fn wasm_process(
         format!("--root={}", data_dir.wasm().display()),
         format!("--pod-cidr={}", network.pod_cidr),
         format!("--service-cidr={}", network.service_cidr),
+        format!("--node-ip={}", network.node_ip),
         format!("--log={log}"),
     ];
     if log_format == logging::Format::Json {

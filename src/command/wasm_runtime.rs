@@ -1,6 +1,10 @@
 //! `wherry wasm-runtime`: CRI v1 on a Unix socket, without privileges.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use anyhow::Context as _;
 use clap::Args;
@@ -27,6 +31,9 @@ pub(super) struct Arguments {
     /// The range of the Services' addresses, which every guest may connect to.
     #[arg(long, value_name = "CIDR", default_value = "127.96.0.0/16")]
     service_cidr: Ipv4Net,
+    /// The node's address, where pods of the host network listen.
+    #[arg(long, value_name = "IP", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    node_ip: IpAddr,
     /// The user to become when started by root.
     #[arg(long, value_name = "UID", default_value_t = default_uid())]
     uid: u32,
@@ -66,6 +73,7 @@ async fn serve(arguments: Arguments, socket: PathBuf) -> anyhow::Result<()> {
     let config = Config {
         cluster_cidrs: vec![arguments.pod_cidr.into()],
         service_cidrs: vec![arguments.service_cidr.into()],
+        node_ip: arguments.node_ip,
         ..Config::new(arguments.root)
     };
     let runtime = Arc::new(WasmRuntime::start(config).await.context("cannot start the wasm runtime")?);

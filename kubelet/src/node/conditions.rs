@@ -22,6 +22,8 @@ pub struct Health {
     pub free: Free,
     /// Why the node is not ready.
     pub problems: Vec<String>,
+    /// Whether the node's pod network is usable, or why not; `None` where nothing has to be done for it.
+    pub network: Option<Result<(), String>>,
 }
 
 /// The conditions now; transition times are kept from `old` where nothing changed.
@@ -46,7 +48,7 @@ pub fn conditions(health: &Health, old: &[NodeCondition], now: Timestamp) -> Vec
         let index = usize::from(is_under);
         make(type_, is_under, reasons[index], messages[index].to_owned())
     };
-    vec![
+    let mut conditions = vec![
         pressure(
             "MemoryPressure",
             free.memory_bytes < MIN_MEMORY_BYTES,
@@ -70,7 +72,15 @@ pub fn conditions(health: &Health, old: &[NodeCondition], now: Timestamp) -> Vec
         } else {
             make("Ready", false, "KubeletNotReady", format!("[{}]", health.problems.join(", ")))
         },
-    ]
+    ];
+    // The reasons of Kubernetes' route controller, whose part this is.
+    conditions.extend(health.network.as_ref().map(|network| match network {
+        Ok(()) => {
+            make("NetworkUnavailable", false, "RouteCreated", "the node's pod network is set up".to_owned())
+        }
+        Err(reason) => make("NetworkUnavailable", true, "NoRouteCreated", reason.clone()),
+    }));
+    conditions
 }
 
 #[cfg(test)]
@@ -80,7 +90,7 @@ mod tests {
     #[test]
     fn conditions_keep_their_transition_time_while_nothing_changes() {
         let free = Free { memory_bytes: 1 << 30, storage_bytes: 1 << 40, storage_percent: 50, pids: 30_000 };
-        let healthy = Health { free, problems: Vec::new() };
+        let healthy = Health { free, problems: Vec::new(), network: None };
         let at = |second| Timestamp::from_second(second).unwrap();
         let first = conditions(&healthy, &[], at(10));
         let types: Vec<(&str, &str)> = first.iter().map(|c| (c.type_.as_str(), c.status.as_str())).collect();
@@ -94,11 +104,13 @@ mod tests {
         let broken = Health {
             problems: vec!["container runtime is down".into()],
             free: Free { memory_bytes: 1, ..free },
+            network: Some(Err("no route".into())),
         };
         let second = conditions(&broken, &first, at(20));
         assert_eq!(second[0].reason.as_deref(), Some("KubeletHasInsufficientMemory"));
         assert_eq!(second[1].last_transition_time, Some(Time(at(10))));
         assert_eq!(second[3].last_transition_time, Some(Time(at(20))));
         assert_eq!(second[3].message.as_deref(), Some("[container runtime is down]"));
+        assert_eq!((second[4].type_.as_str(), second[4].status.as_str()), ("NetworkUnavailable", "True"));
     }
 }

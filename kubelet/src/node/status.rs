@@ -139,6 +139,7 @@ pub(crate) async fn report(
         }
         tokio::select! {
             () = kubelet.shutdown.cancelled() => return,
+            () = kubelet.network.changed.notified() => {}
             () = tokio::time::sleep(pause) => {}
         }
     }
@@ -259,7 +260,7 @@ async fn node_status(
         }),
         images: Some(images),
         runtime_handlers: (!handlers.is_empty()).then_some(handlers),
-        conditions: Some(conditions(&Health { free, problems }, known, kubelet.now())),
+        conditions: Some(conditions(&Health { free, problems, network: kubelet.network.condition() }, known, kubelet.now())),
         ..NodeStatus::default()
     }
 }
@@ -268,7 +269,7 @@ async fn node_status(
 fn essence(status: &NodeStatus) -> Value {
     let mut status = status.clone();
     status.conditions = status.conditions.map(|conditions| {
-        let own = ["MemoryPressure", "DiskPressure", "PIDPressure", "Ready"];
+        let own = ["MemoryPressure", "DiskPressure", "PIDPressure", "Ready", "NetworkUnavailable"];
         let mut conditions: Vec<_> =
             conditions.into_iter().filter(|c| own.contains(&c.type_.as_str())).collect();
         for condition in &mut conditions {
