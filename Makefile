@@ -11,7 +11,8 @@ WHERRY := $(TARGET_DIR)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))/wherry
 
 # Debian packages, by what they are for.
 BUILD_PACKAGES := build-essential protobuf-compiler libprotobuf-dev
-TEST_PACKAGES := $(BUILD_PACKAGES) etcd-server docker-registry curl jq clang-14 lld-14 wasi-libc libclang-rt-14-dev-wasm32 python3-venv
+BPF_PACKAGES := clang-14 llvm-14
+TEST_PACKAGES := $(BUILD_PACKAGES) $(BPF_PACKAGES) iproute2 etcd-server docker-registry curl jq lld-14 wasi-libc libclang-rt-14-dev-wasm32 python3-venv
 SAMPLE_PACKAGES := clang-14 lld lld-14 wasi-libc libclang-rt-14-dev-wasm32 rustc-web cargo-web rust-web-src python3-venv nodejs npm
 
 .PHONY: help
@@ -40,10 +41,15 @@ test: test-packages kubectl test-venv ## everything that must pass
 	scripts/test
 
 .PHONY: lint
-lint: build-packages ## formatting, clippy, licences
+lint: build-packages bpf-packages ## formatting, clippy, licences, the BPF objects
 	$(CARGO) fmt --all --check
+	scripts/bpf --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	scripts/licences
+
+.PHONY: bpf
+bpf: bpf-packages ## the BPF programs of the Service proxy, from source; their objects are checked in
+	scripts/bpf
 
 .PHONY: samples
 samples: sample-packages ## the guests, from source
@@ -56,8 +62,9 @@ bench: bench-packages ## what it costs, beside its budgets
 	PROFILE=$(PROFILE) scripts/bench
 
 # The packages in the variable named after `packages-`, installed when root and named when not.
-.PHONY: build-packages test-packages sample-packages bench-packages kubectl test-venv
+.PHONY: build-packages bpf-packages test-packages sample-packages bench-packages kubectl test-venv
 build-packages: ; @scripts/packages $(BUILD_PACKAGES)
+bpf-packages: ; @scripts/packages $(BPF_PACKAGES)
 test-packages: ; @scripts/packages $(TEST_PACKAGES)
 bench-packages: ; @scripts/packages $(BUILD_PACKAGES) etcd-server hey
 sample-packages: ; @scripts/packages $(SAMPLE_PACKAGES)

@@ -11,6 +11,7 @@
 //!   replaced.
 
 mod backend;
+pub mod ebpf;
 pub mod mode;
 pub mod rules;
 mod run;
