@@ -18,6 +18,7 @@ mod filter;
 pub mod log;
 mod messages;
 mod service;
+pub mod streaming;
 pub mod suite;
 
 pub use error::{Error, Result};

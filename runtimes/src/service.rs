@@ -6,10 +6,10 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 
 use crate::{
-    AuthConfig, Container, ContainerConfig, ContainerEventResponse, ContainerFilter, ContainerStats,
-    ContainerStatsFilter, ContainerStatus, Error, ExecSyncResponse, Image, ImageFsInfoResponse, ImageSpec,
+    AttachRequest, AuthConfig, Container, ContainerConfig, ContainerEventResponse, ContainerFilter, ContainerStats,
+    ContainerStatsFilter, ContainerStatus, Error, ExecRequest, ExecSyncResponse, Image, ImageFsInfoResponse, ImageSpec,
     LinuxContainerResources, PodSandbox, PodSandboxConfig, PodSandboxFilter, PodSandboxStats,
-    PodSandboxStatsFilter, PodSandboxStatusResponse, Result, RuntimeConfig, RuntimeConfigResponse,
+    PodSandboxStatsFilter, PodSandboxStatusResponse, PortForwardRequest, Result, RuntimeConfig, RuntimeConfigResponse,
     StatusResponse, VersionResponse,
 };
 
@@ -75,6 +75,30 @@ pub trait RuntimeService: Send + Sync {
         let _ = (command, timeout);
         Err(Error::Unimplemented(format!(
             "this runtime cannot run a command inside container {container_id:?}"
+        )))
+    }
+
+    /// Prepares a command in a container with streams; answers the URL where it is run, once, when it is connected to.
+    async fn exec(&self, request: &ExecRequest) -> Result<String> {
+        Err(Error::Unimplemented(format!(
+            "this runtime cannot run a command inside container {:?}",
+            request.container_id
+        )))
+    }
+
+    /// Prepares an attachment to a running container; answers its URL.
+    async fn attach(&self, request: &AttachRequest) -> Result<String> {
+        Err(Error::Unimplemented(format!(
+            "this runtime cannot attach to container {:?}",
+            request.container_id
+        )))
+    }
+
+    /// Prepares connections to ports of a sandbox; answers their URL.
+    async fn port_forward(&self, request: &PortForwardRequest) -> Result<String> {
+        Err(Error::Unimplemented(format!(
+            "this runtime cannot forward ports of sandbox {:?}",
+            request.pod_sandbox_id
         )))
     }
 

@@ -73,9 +73,30 @@ pub fn percent_decode(text: impl AsRef<str>) -> String {
     }
 }
 
+/// Percent-encodes all but unreserved characters. Source: RFC 3986, section 2.3.
+pub fn percent_encode(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_encoded_decodes_to_itself() {
+        for text in ["plain-1.2_~", "a b&c=d+e%/ä\n", ""] {
+            assert_eq!(percent_decode(percent_encode(text)), text);
+        }
+        assert_eq!(percent_encode("a b"), "a%20b");
+    }
 
     #[test]
     fn values_decode_as_in_go() {

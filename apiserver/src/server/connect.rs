@@ -1,4 +1,4 @@
-//! Subresources that are not views of the object: tokens and logs.
+//! Subresources that are not views of the object: tokens, logs, streams, and the way to a kubelet.
 
 use std::sync::Arc;
 
@@ -8,7 +8,8 @@ use axum::response::Response;
 use http::{Method, StatusCode};
 
 use super::node_connection::NodeConnection;
-use super::pod_log;
+use super::{node_proxy, pod_log, pod_stream};
+use crate::auth::Authorizer;
 use crate::http::negotiate::{Form, Streams, body_media_type};
 use crate::http::query::Query;
 use crate::http::request_info::RequestInfo;
@@ -28,13 +29,19 @@ const TOKEN_REQUEST: Resource = Resource {
 
 /// The subresources that [`Connect`] answers.
 pub(super) fn is_answered(group: &str, resource: &str, subresource: &str) -> bool {
-    matches!((group, resource, subresource), ("", "serviceaccounts", "token") | ("", "pods", "log"))
+    matches!(
+        (group, resource, subresource),
+        ("", "serviceaccounts", "token")
+            | ("", "pods", "log" | "exec" | "attach" | "portforward")
+            | ("", "nodes", "proxy")
+    )
 }
 
-/// Gives out tokens, and passes requests for logs on to the pod's node.
+/// Gives out tokens, and passes what only a node can answer on to it.
 pub(super) struct Connect {
     pub(super) signer: Arc<Signer>,
     pub(super) nodes: NodeConnection,
+    pub(super) authorizer: Arc<Authorizer>,
 }
 
 #[async_trait]
@@ -54,6 +61,12 @@ impl Connector for Connect {
                 }
                 let query = Query::parse(request.uri().query().unwrap_or_default());
                 pod_log::answer(&self.nodes, registry, &info.namespace, &info.name, &query).await
+            }
+            ("", "pods", "exec" | "attach" | "portforward") => {
+                pod_stream::answer(&self.nodes, &self.authorizer, registry, identity, info, request).await
+            }
+            ("", "nodes", "proxy") => {
+                node_proxy::answer(&self.nodes, &self.authorizer, registry, identity, info, request).await
             }
             _ => Err(no_such_resource()),
         }

@@ -16,11 +16,14 @@ mod in_flight;
 mod listener;
 mod metrics;
 mod node_connection;
+mod node_proxy;
 mod pipeline;
 mod pod_log;
+mod pod_stream;
 pub(crate) mod respond;
 mod routes;
 mod tls;
+mod tunnel;
 mod version;
 
 use std::sync::Arc;
@@ -199,8 +202,9 @@ impl ApiServer {
 
         let signer = Arc::new(Signer::new(config.issuer, config.pki.service_account_key_pem())?);
         let verifier = Verifier::new(&signer, Arc::new(CachedObjects(Arc::clone(&registry))))?;
-        let nodes = NodeConnection::new(&config.pki, tasks.clone())?;
-        let connector = Arc::new(Connect { signer: Arc::clone(&signer), nodes });
+        let nodes = NodeConnection::new(&config.pki, tasks.clone(), shutdown.clone())?;
+        let authority = Arc::clone(&authorizer);
+        let connector = Arc::new(Connect { signer: Arc::clone(&signer), nodes, authorizer: authority });
         let api = Api::new(Arc::clone(&registry), connector, shutdown.clone())
             .map_err(|error| built_in("table columns")(Box::new(error)))?;
         let discovery = Discovery::new(served(&registry), &config.external_address);

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use bytes::Bytes;
-use http::{Request, Response, header};
-use http_body_util::{BodyExt, Empty, Limited};
+use http::header::{CONNECTION, HOST, HeaderMap, UPGRADE};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, RootCertStore};
@@ -15,11 +15,15 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::Value;
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio_rustls::TlsConnector;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wherry_machinery::status::{Reason, Status};
 
+use super::listener::StreamEnd;
 use super::tls::Error;
+use super::tunnel;
 use crate::pki::{ClientIdentity, Pki};
 use crate::registry::{Refusal, Registry};
 
@@ -28,17 +32,41 @@ const DEFAULT_PORT: u16 = 10250;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// So much of a kubelet's error is shown.
 const MAX_ERROR_BYTES: usize = 4096;
+/// Streams through this server at once.
+const MAX_TUNNELS: usize = 4096;
+/// What a client says of the stream that it wants: passed on, and nothing else.
+const STREAM_HEADERS: [HeaderName; 8] = [
+    CONNECTION,
+    UPGRADE,
+    HeaderName::from_static("x-stream-protocol-version"),
+    http::header::SEC_WEBSOCKET_KEY,
+    http::header::SEC_WEBSOCKET_VERSION,
+    http::header::SEC_WEBSOCKET_PROTOCOL,
+    http::header::SEC_WEBSOCKET_ACCEPT,
+    http::header::SEC_WEBSOCKET_EXTENSIONS,
+];
+/// Headers that are one connection's own. Source: RFC 9110, section 7.6.1.
+const HOP_BY_HOP: [HeaderName; 6] = [
+    CONNECTION,
+    UPGRADE,
+    http::header::TE,
+    http::header::TRAILER,
+    http::header::TRANSFER_ENCODING,
+    HeaderName::from_static("keep-alive"),
+];
 
 /// Speaks HTTPS to kubelets, as the API server.
 #[derive(Clone)]
 pub(super) struct NodeConnection {
     tls: TlsConnector,
     tasks: TaskTracker,
+    tunnels: Arc<Semaphore>,
+    shutdown: CancellationToken,
 }
 
 impl NodeConnection {
     /// Connections that trust `pki`'s authority and show its kubelet client certificate.
-    pub(super) fn new(pki: &Pki, tasks: TaskTracker) -> Result<Self, Error> {
+    pub(super) fn new(pki: &Pki, tasks: TaskTracker, shutdown: CancellationToken) -> Result<Self, Error> {
         let pem = |what| move |source| Error::Pem { what, source };
         let credential = pki.client(&ClientIdentity::ApiServerKubeletClient)?;
         let mut roots = RootCertStore::empty();
@@ -56,7 +84,12 @@ impl NodeConnection {
             .with_root_certificates(roots)
             .with_client_auth_cert(chain, key)
             .map_err(Error::Certificate)?;
-        Ok(Self { tls: TlsConnector::from(Arc::new(config)), tasks })
+        Ok(Self {
+            tls: TlsConnector::from(Arc::new(config)),
+            tasks,
+            tunnels: Arc::new(Semaphore::new(MAX_TUNNELS)),
+            shutdown,
+        })
     }
 
     /// GETs a path of a node's kubelet and passes the answer on as it comes.
@@ -69,7 +102,7 @@ impl NodeConnection {
             let url = format!("https://{}:{}{path}", address.0, address.1);
             Box::new(Status::internal(format!("Get {}: {error}", wherry_machinery::field::go_quote(&url))))
         };
-        let answered = tokio::time::timeout(CONNECT_TIMEOUT, self.connect(address, path)).await;
+        let answered = tokio::time::timeout(CONNECT_TIMEOUT, self.connect(address, request(path)?)).await;
         let response = match answered {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => return Err(failed(&error)),
@@ -85,27 +118,126 @@ impl NodeConnection {
         Err(refused(response).await)
     }
 
+    /// Passes a request on and its answer back, whatever it is.
+    ///
+    /// # Errors
+    /// 404 for a node that is not there, 500 for one that does not answer.
+    pub(super) async fn pass(
+        &self,
+        registry: &Registry,
+        node: &str,
+        path: &str,
+        asked: Request<Body>,
+    ) -> Result<Response<Body>, Refusal> {
+        let address = address(registry, node)?;
+        let (parts, body) = asked.into_parts();
+        let mut onward = request(path)?.map(|_| body);
+        *onward.method_mut() = parts.method;
+        *onward.headers_mut() = parts.headers;
+        HOP_BY_HOP.iter().for_each(|name| drop(onward.headers_mut().remove(name)));
+        let mut response = self.dial(address, onward).await?.map(Body::new);
+        HOP_BY_HOP.iter().for_each(|name| drop(response.headers_mut().remove(name)));
+        Ok(response)
+    }
+
+    /// Asks a kubelet for the upgrade that the client asks for. When it is granted, the client's connection and the
+    /// kubelet's become one, until either ends or the server stops; what the kubelet refuses is passed on as it is.
+    ///
+    /// # Errors
+    /// 404 for a node that is not there, 500 for one that does not answer, 429 when there are too many streams.
+    pub(super) async fn upgrade(
+        &self,
+        registry: &Registry,
+        node: &str,
+        path: &str,
+        mut asked: Request<Body>,
+    ) -> Result<Response<Body>, Refusal> {
+        let Ok(place) = Arc::clone(&self.tunnels).try_acquire_owned() else {
+            let text = "too many streams are open, please try again later";
+            return Err(Status::failure(Reason::TooManyRequests, text).into());
+        };
+        let address = address(registry, node)?;
+        let mut onward = request(path)?;
+        asked.method().clone_into(onward.method_mut());
+        copy_headers(asked.headers(), onward.headers_mut());
+        let answered = tokio::time::timeout(CONNECT_TIMEOUT, self.dial(address, onward)).await;
+        let answered = answered.unwrap_or_else(|_| Err(dialing(&"i/o timeout")));
+        let mut response = answered?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(response.map(Body::new));
+        }
+        let (client, kubelet) = (hyper::upgrade::on(&mut asked), hyper::upgrade::on(&mut response));
+        // In process there is no connection that could end; there the server itself does.
+        let end = asked.extensions().get::<StreamEnd>().map_or(&self.shutdown, |end| &end.0).clone();
+        let shutdown = self.shutdown.clone();
+        self.tasks.spawn(async move {
+            let _place = place;
+            let moving = async {
+                let (client, kubelet) = tokio::try_join!(client, kubelet)?;
+                tunnel::both_ways(TokioIo::new(client), TokioIo::new(kubelet)).await;
+                Ok::<_, hyper::Error>(())
+            };
+            tokio::select! {
+                moved = moving => {
+                    if let Err(error) = moved {
+                        tracing::debug!(%error, "a stream to a node did not begin");
+                    }
+                }
+                () = end.cancelled() => {}
+                () = shutdown.cancelled() => {}
+            }
+        });
+        let mut granted = Response::new(Body::empty());
+        *granted.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        copy_headers(response.headers(), granted.headers_mut());
+        Ok(granted)
+    }
+
+    /// The answer of a kubelet; an error is worded as Kubernetes' upgrade proxy does.
+    async fn dial(
+        &self,
+        address: (IpAddr, u16),
+        request: Request<Body>,
+    ) -> Result<Response<Incoming>, Refusal> {
+        self.connect(address, request).await.map_err(|error| dialing(&error))
+    }
+
     async fn connect(
         &self,
         (host, port): (IpAddr, u16),
-        path: &str,
+        mut request: Request<Body>,
     ) -> Result<Response<Incoming>, ConnectError> {
         let stream = TcpStream::connect((host, port)).await.map_err(ConnectError::Connect)?;
         stream.set_nodelay(true).map_err(ConnectError::Connect)?;
         let stream = self.tls.connect(ServerName::from(host), stream).await.map_err(ConnectError::Tls)?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(ConnectError::Http)?;
-        // Ends with the body of its one answer.
+        // Ends with the body of its one answer, or when it is upgraded.
         self.tasks.spawn(async move {
-            if let Err(error) = connection.await {
+            if let Err(error) = connection.with_upgrades().await {
                 tracing::debug!(%error, "a connection to a kubelet broke");
             }
         });
-        let request = Request::get(path)
-            .header(header::HOST, std::net::SocketAddr::from((host, port)).to_string())
-            .body(Empty::<Bytes>::new())
-            .map_err(ConnectError::Request)?;
+        let name = HeaderValue::from_str(&std::net::SocketAddr::from((host, port)).to_string());
+        request.headers_mut().insert(HOST, name.map_err(|error| ConnectError::Request(error.into()))?);
         sender.send_request(request).await.map_err(ConnectError::Http)
+    }
+}
+
+/// A GET of a kubelet's path.
+fn request(path: &str) -> Result<Request<Body>, Refusal> {
+    Request::get(path).body(Body::empty()).map_err(|error| Box::new(Status::bad_request(error.to_string())))
+}
+
+fn dialing(error: &dyn std::fmt::Display) -> Refusal {
+    Box::new(Status::internal(format!("error dialing backend: {error}")))
+}
+
+fn copy_headers(from: &HeaderMap, to: &mut HeaderMap) {
+    for name in &STREAM_HEADERS {
+        for value in from.get_all(name) {
+            to.append(name, value.clone());
+        }
     }
 }
 

@@ -107,6 +107,23 @@ fn names<'a>(pod: &'a Value, list: &str) -> Vec<&'a str> {
     containers.filter_map(|container| container.get("name")?.as_str()).collect()
 }
 
+/// The names of all containers, in the order in which Kubernetes visits them.
+pub(super) fn container_names(pod: &Value) -> Vec<&str> {
+    ["/spec/initContainers", "/spec/containers", "/spec/ephemeralContainers"]
+        .into_iter()
+        .flat_map(|list| names(pod, list))
+        .collect()
+}
+
+/// The one container of a pod, init containers not counted; else the names to choose from.
+pub(super) fn only_container(pod: &Value) -> Result<&str, Vec<&str>> {
+    match names(pod, "/spec/containers").as_slice() {
+        [one] => Ok(one),
+        [] => Err(Vec::new()),
+        _ => Err(container_names(pod)),
+    }
+}
+
 /// The container meant.
 fn container<'a>(pod: &'a Value, wanted: &str) -> Result<&'a str, Refusal> {
     let pod_name = metadata::name(pod);

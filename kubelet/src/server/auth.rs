@@ -135,7 +135,13 @@ fn subresource(path: &str) -> &'static str {
     }
 }
 
-fn verb(method: &Method) -> &'static str {
+/// What the request does to the node, as authorisation names it. A stream runs something, whatever its method: a right to
+/// read is not enough for it.
+fn verb(method: &Method, path: &str) -> &'static str {
+    let first = path.trim_start_matches('/').split('/').next().unwrap_or_default();
+    if matches!(first, "exec" | "attach" | "portForward" | "run") {
+        return "create";
+    }
     match *method {
         Method::POST => "create",
         Method::PUT => "update",
@@ -170,7 +176,7 @@ pub(super) async fn check(State(authority): State<Arc<Authority>>, request: Requ
     if !groups.iter().any(|group| group == "system:authenticated") {
         groups.push("system:authenticated".to_owned());
     }
-    let (verb, subresource) = (verb(request.method()), subresource(request.uri().path()));
+    let (verb, subresource) = (verb(request.method(), request.uri().path()), subresource(request.uri().path()));
     if authority.may(&name, &groups, verb, subresource).await
         || (subresource != "proxy" && authority.may(&name, &groups, verb, "proxy").await)
     {
@@ -195,6 +201,17 @@ mod tests {
             ("/healthz", "healthz"),
         ] {
             assert_eq!(subresource(path), expected);
+        }
+    }
+
+    #[test]
+    fn streams_are_created_whatever_their_method() {
+        for (path, expected) in [
+            ("/exec/ns/p/c", "create"),
+            ("/portForward/ns/p", "create"),
+            ("/containerLogs/ns/p/c", "get"),
+        ] {
+            assert_eq!(verb(&Method::GET, path), expected);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The node's HTTPS API: logs, pods, health, statistics.
+//! The node's HTTPS API: logs, streams, pods, health, statistics.
 //!
 //! Callers show a certificate of the cluster's authority or a bearer token; who is not trusted by name is asked about at
 //! the API server (TokenReview, SubjectAccessReview).
@@ -7,6 +7,7 @@ mod auth;
 mod container_logs;
 mod listener;
 mod stats;
+mod streaming;
 
 use std::sync::Arc;
 
@@ -39,6 +40,7 @@ fn router(kubelet: Arc<Kubelet>) -> Router {
         .route("/metrics", get(stats::metrics))
         .route("/healthz", get(|| async { "ok" }))
         .route("/healthz/ping", get(|| async { "ok" }))
+        .merge(streaming::routes())
         .layer(axum::middleware::from_fn_with_state(auth, auth::check))
         .with_state(kubelet)
 }

@@ -12,10 +12,10 @@ use tokio::net::UnixStream;
 use tonic::Request;
 use tonic::transport::{Channel, Endpoint};
 use wherry_runtimes::{
-    AuthConfig, Container, ContainerConfig, ContainerFilter, ContainerStats, ContainerStatsFilter,
-    ContainerStatus, Error, EventStream, ExecSyncResponse, Image, ImageFsInfoResponse, ImageService,
+    AttachRequest, AuthConfig, Container, ContainerConfig, ContainerFilter, ContainerStats, ContainerStatsFilter,
+    ContainerStatus, Error, EventStream, ExecRequest, ExecSyncResponse, Image, ImageFsInfoResponse, ImageService,
     ImageSpec, LinuxContainerResources, PodSandbox, PodSandboxConfig, PodSandboxFilter, PodSandboxStats,
-    PodSandboxStatsFilter, PodSandboxStatusResponse, Result, RuntimeConfig, RuntimeConfigResponse,
+    PodSandboxStatsFilter, PodSandboxStatusResponse, PortForwardRequest, Result, RuntimeConfig, RuntimeConfigResponse,
     RuntimeService, StatusResponse, VersionResponse,
 };
 
@@ -264,6 +264,24 @@ impl RuntimeService for Client {
         };
         let answer = self.runtime().exec_sync(request).await.map_err(|status| from_status(&status))?;
         Ok(answer.into_inner().convert())
+    }
+
+    async fn exec(&self, request: &ExecRequest) -> Result<String> {
+        let request = call(request.clone().convert());
+        let answer = self.runtime().exec(request).await.map_err(|status| from_status(&status))?;
+        Ok(answer.into_inner().url)
+    }
+
+    async fn attach(&self, request: &AttachRequest) -> Result<String> {
+        let request = call(request.clone().convert());
+        let answer = self.runtime().attach(request).await.map_err(|status| from_status(&status))?;
+        Ok(answer.into_inner().url)
+    }
+
+    async fn port_forward(&self, request: &PortForwardRequest) -> Result<String> {
+        let request = call(request.clone().convert());
+        let answer = self.runtime().port_forward(request).await.map_err(|status| from_status(&status))?;
+        Ok(answer.into_inner().url)
     }
 
     async fn container_stats(&self, id: &str) -> Result<ContainerStats> {

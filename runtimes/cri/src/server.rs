@@ -290,16 +290,22 @@ impl RuntimeService for Endpoint {
         Ok(Response::new(wire::ListPodSandboxStatsResponse { stats: list(answer) }))
     }
 
-    async fn exec(&self, _: Request<wire::ExecRequest>) -> Answer<wire::ExecResponse> {
-        Err(Status::unimplemented("streaming a command inside a container is not supported by this runtime"))
+    async fn exec(&self, request: Request<wire::ExecRequest>) -> Answer<wire::ExecResponse> {
+        let url = self.runtime.exec(&request.into_inner().convert()).await.map_err(to_status)?;
+        Ok(Response::new(wire::ExecResponse { url }))
     }
 
-    async fn attach(&self, _: Request<wire::AttachRequest>) -> Answer<wire::AttachResponse> {
-        Err(Status::unimplemented("attaching to a container is not supported by this runtime"))
+    async fn attach(&self, request: Request<wire::AttachRequest>) -> Answer<wire::AttachResponse> {
+        let url = self.runtime.attach(&request.into_inner().convert()).await.map_err(to_status)?;
+        Ok(Response::new(wire::AttachResponse { url }))
     }
 
-    async fn port_forward(&self, _: Request<wire::PortForwardRequest>) -> Answer<wire::PortForwardResponse> {
-        Err(Status::unimplemented("port forwarding is not supported by this runtime"))
+    async fn port_forward(
+        &self,
+        request: Request<wire::PortForwardRequest>,
+    ) -> Answer<wire::PortForwardResponse> {
+        let url = self.runtime.port_forward(&request.into_inner().convert()).await.map_err(to_status)?;
+        Ok(Response::new(wire::PortForwardResponse { url }))
     }
 
     async fn checkpoint_container(

@@ -12,6 +12,7 @@ mod runtime;
 mod sandbox;
 mod security;
 mod stats;
+mod streaming;
 
 pub use container::*;
 pub use image::*;
@@ -19,3 +20,4 @@ pub use runtime::*;
 pub use sandbox::*;
 pub use security::*;
 pub use stats::*;
+pub use streaming::*;

@@ -8,6 +8,7 @@ mod runtime;
 mod sandbox;
 mod security;
 mod stats;
+mod streaming;
 
 /// The same message in the other vocabulary. (`From` is not ours to implement: both types are foreign here.)
 pub(crate) trait Convert<To> {
