@@ -9,6 +9,7 @@
 pub mod cluster;
 pub mod command;
 pub mod data_dir;
+pub mod leftovers;
 pub mod logging;
 pub mod network;
 pub mod node;

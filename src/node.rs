@@ -84,12 +84,17 @@ impl Node {
     fn routed_config(&self) -> RoutedConfig {
         RoutedConfig {
             service_cidr: Some(self.network.service_cidr),
-            cni: Some(CniConfig {
-                directory: self.data_dir.cni_config(),
-                others: Path::new(OTHERS_CNI_CONFIG).to_owned(),
-                state: self.data_dir.cni_state(),
-            }),
+            cni: Some(cni_config(&self.data_dir)),
         }
+    }
+}
+
+/// Where containers' network configuration is on this machine.
+pub fn cni_config(data_dir: &DataDir) -> CniConfig {
+    CniConfig {
+        directory: data_dir.cni_config(),
+        others: Path::new(OTHERS_CNI_CONFIG).to_owned(),
+        state: data_dir.cni_state(),
     }
 }
 

@@ -6,6 +6,7 @@ mod image;
 mod kubeconfig;
 mod kubelet;
 mod network;
+mod reset;
 mod shutdown;
 mod store;
 mod up;
@@ -56,8 +57,10 @@ enum Command {
     Proxy(component::ProxyArguments),
     /// The Wasm runtime alone: CRI v1 on a Unix socket.
     WasmRuntime(wasm_runtime::Arguments),
-    /// Print the administrator's kubeconfig.
-    Kubeconfig(DataDirArguments),
+    /// Print a kubeconfig: the administrator's, or that of a component of a further node.
+    Kubeconfig(kubeconfig::Arguments),
+    /// End what a stopped or killed cluster has left on this machine: processes, mounts, routes, devices.
+    Reset(reset::Arguments),
     /// Print the data directory that the other commands use.
     DataDir(DataDirArguments),
     /// The images that Wasm pods run.
@@ -97,7 +100,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         // The runtime drops its privileges before it has a second thread.
         Command::WasmRuntime(arguments) => arguments.run(),
-        Command::Kubeconfig(arguments) => kubeconfig::print(&arguments.data_dir()?),
+        Command::Kubeconfig(arguments) => arguments.print(),
+        Command::Reset(arguments) => block_on(arguments.run()),
         Command::DataDir(arguments) => print_data_dir(&arguments.data_dir()?),
         Command::Up(arguments) => block_on(arguments.run(&log, log_format)),
         Command::Apiserver(arguments) => block_on(arguments.run()),

@@ -72,7 +72,7 @@ fn get_prints_kubernetes_columns() {
         &cluster.ok(&["api-resources"]),
         &["deployments", "deploy", "apps/v1", "endpointslices", "rolebindings"],
     );
-    contains_all(&cluster.ok(&["get", "pods", "-o", "yaml"]), &["qosClass: Burstable", "podIP: 127."]);
+    contains_all(&cluster.ok(&["get", "pods", "-o", "yaml"]), &["qosClass: Burstable", &format!("podIP: {}", cluster.site().pod_prefix())]);
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn describe_shows_what_a_person_needs() {
     contains_all(
         &cluster.ok(&["describe", "pod", &pod]),
         &[
-            "Node:                test-node/127.",
+            &format!("Node:                test-node/{}", cluster.node_ip()),
             "Status:              Running",
             "State:          Running",
             "QoS Class:                   Burstable",

@@ -1,6 +1,7 @@
 //! The whole system, as a user meets it: the real binary, the real kubectl, real guests, real HTTP.
 //!
-//! Every test starts a cluster of its own: its own data directory, port 0, and its own part of 127.0.0.0/8.
+//! Every test starts a cluster of its own: its own data directory, port 0, and its own part of 127.0.0.0/8. With
+//! `WHERRY_TEST_NETWORK=routed` each has a machine of its own instead: see `support::Site`.
 #![allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
 
 mod alone;
@@ -12,6 +13,7 @@ mod network;
 mod node;
 mod rejected;
 mod rolling;
+mod routed;
 mod samples;
 mod support;
 mod up;

@@ -20,22 +20,6 @@ fn slice(service: &str, protocol: &str, port: u16, addresses: &[IpAddr]) -> Stri
     .to_string()
 }
 
-/// Addresses that no pod of this cluster gets: the end of its own range.
-fn spare(cluster: &TestCluster, number: u8) -> IpAddr {
-    let node: std::net::Ipv4Addr = cluster
-        .ok(&[
-            "get",
-            "node",
-            "test-node",
-            "-o",
-            "jsonpath={.status.addresses[?(@.type=='InternalIP')].address}",
-        ])
-        .parse()
-        .unwrap();
-    let [a, b, c, d] = node.octets();
-    IpAddr::from([a, b, c, d - number])
-}
-
 fn refused(address: SocketAddr) -> Result<(), String> {
     // A packet that is dropped instead would time out.
     match TcpStream::connect_timeout(&address, Duration::from_secs(5)) {
@@ -84,7 +68,7 @@ fn a_client_stays_with_its_endpoint_when_the_service_asks_for_it() {
 #[test]
 fn udp_reaches_endpoints_that_were_written_by_hand() {
     let cluster = TestCluster::start();
-    let (first, second) = (spare(&cluster, 1), spare(&cluster, 2));
+    let (first, second) = (cluster.spare(1), cluster.spare(2));
     cluster.apply(
         r#"{"apiVersion": "v1", "kind": "Service", "metadata": {"name": "echo"},
             "spec": {"ports": [{"port": 5353, "targetPort": 5300, "protocol": "UDP"}]}}"#,
@@ -100,7 +84,7 @@ fn udp_reaches_endpoints_that_were_written_by_hand() {
         Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())
     };
     let socket = || {
-        let socket = UdpSocket::bind(SocketAddr::new(spare(&cluster, 3), 0)).unwrap();
+        let socket = UdpSocket::bind(SocketAddr::new(cluster.spare(3), 0)).unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
         socket
     };
@@ -136,7 +120,7 @@ fn a_node_port_answers_at_the_nodes_address() {
         .parse()
         .unwrap();
     assert!((30_000..=32_767).contains(&port), "{port}");
-    let address = SocketAddr::new(spare(&cluster, 0), port);
+    let address = SocketAddr::new(cluster.node_ip(), port);
     eventually("an answer at the node port", || {
         let answer = try_get(address, "/x").map_err(|error| error.to_string())?;
         if answer == (200, "hello from /x\n".to_owned()) { Ok(()) } else { Err(format!("{answer:?}")) }
@@ -150,7 +134,7 @@ fn a_node_port_answers_at_the_nodes_address() {
 #[test]
 fn a_service_without_endpoints_refuses_at_once_and_others_are_not_listened_on() {
     let cluster = TestCluster::start();
-    let endpoint = spare(&cluster, 4);
+    let endpoint = cluster.spare(4);
     cluster.apply(
         r#"{"apiVersion": "v1", "kind": "Service", "metadata": {"name": "manual"}, "spec": {"ports": [{"port": 8080, "targetPort": 7000}]}}"#,
     );
@@ -192,7 +176,7 @@ fn a_service_without_endpoints_refuses_at_once_and_others_are_not_listened_on() 
         Ok((200, _)) => Ok(()),
         other => Err(format!("{other:?}")),
     });
-    for host in [service.ip(), endpoint, IpAddr::from([127, 0, 0, 1]), spare(&cluster, 0)] {
+    for host in [service.ip(), endpoint, IpAddr::from([127, 0, 0, 1]), cluster.node_ip()] {
         refused(SocketAddr::new(host, 7001)).unwrap();
     }
     let log = cluster.log();

@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::Write as _,
-    net::{SocketAddr, TcpListener},
+    net::{IpAddr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
@@ -14,10 +14,13 @@ use nix::{
 };
 use tempfile::TempDir;
 
-use super::eventually;
+use super::{
+    eventually,
+    site::{Outside, Role, Site},
+};
 
 /// The binary under test: cargo's, or a copy where an ordinary user may read it.
-fn wherry() -> PathBuf {
+pub(super) fn wherry() -> PathBuf {
     std::env::var_os("WHERRY_TEST_BINARY").map_or_else(|| env!("CARGO_BIN_EXE_wherry").into(), PathBuf::from)
 }
 
@@ -36,44 +39,10 @@ pub(crate) struct TestCluster {
     process: Child,
     /// The components that are processes of their own, in the order in which they were started.
     components: Vec<(Component, Child)>,
-    networks: Networks,
+    site: Site,
+    /// The world around it, in routed mode.
+    outside: Option<Outside>,
     arguments: Vec<String>,
-}
-
-/// The part of 127.0.0.0/8 that is this cluster's own.
-#[derive(Debug)]
-struct Networks {
-    second_octet: u8,
-    /// Whoever listens here has the range, as long as it does: tests of any number of runs never share one.
-    _claim: TcpListener,
-}
-
-impl Networks {
-    /// A range that no other test has.
-    fn claim() -> Self {
-        // 127.100 to 127.227: out of the way of a cluster that a user runs, which has 127.64 and 127.96.
-        let first = std::process::id() % 128;
-        (0..128)
-            .find_map(|number| {
-                let second_octet = 100 + u8::try_from((first + number) % 128).unwrap();
-                let claim = TcpListener::bind((format!("127.{second_octet}.127.253"), 42_000)).ok()?;
-                Some(Self { second_octet, _claim: claim })
-            })
-            .expect("a part of 127.0.0.0/8 that no other test has")
-    }
-
-    fn pod_cidr(&self) -> String {
-        format!("127.{}.0.0/17", self.second_octet)
-    }
-
-    fn service_cidr(&self) -> String {
-        format!("127.{}.128.0/17", self.second_octet)
-    }
-
-    fn node_ip(&self) -> String {
-        // Within the pods' part, but never given to a pod: the last address of the range.
-        format!("127.{}.127.254", self.second_octet)
-    }
 }
 
 /// A component that can be a process of its own.
@@ -97,21 +66,29 @@ impl TestCluster {
 
     /// The same with further arguments for `wherry up`.
     pub(crate) fn start_with(arguments: &[&str]) -> Self {
-        let (directory, networks) = (directory(), Networks::claim());
+        let (site, outside) = Site::of_environment();
+        Self::start_at(site, outside, arguments)
+    }
+
+    /// The same at a place of the test's choice. The test's thread moves there.
+    pub(crate) fn start_at(mut site: Site, outside: Option<Outside>, arguments: &[&str]) -> Self {
+        let directory = directory();
         let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        let process = spawn(directory.path(), &networks, &arguments);
-        let mut cluster = Self { directory, process, components: Vec::new(), networks, arguments };
+        site.enter();
+        let process = spawn(directory.path(), &site, &arguments);
+        let mut cluster = Self { directory, process, components: Vec::new(), site, outside, arguments };
         cluster.wait_ready();
         cluster
     }
 
     /// A cluster whose API server and components are processes of their own, each with its own identity.
     pub(crate) fn start_in_parts() -> Self {
-        let (directory, networks) = (directory(), Networks::claim());
+        let (directory, (mut site, outside)) = (directory(), Site::of_environment());
+        site.enter();
         // The same at every start: the components' kubeconfigs name it.
-        let arguments = vec![format!("--listen=127.0.0.1:{}", free_port())];
-        let process = spawn_api_server(directory.path(), &networks, &arguments);
-        let mut cluster = Self { directory, process, components: Vec::new(), networks, arguments };
+        let arguments = vec![format!("--listen={}:{}", site.listen_ip(), free_port())];
+        let process = spawn_api_server(directory.path(), &site, &arguments);
+        let mut cluster = Self { directory, process, components: Vec::new(), site, outside, arguments };
         cluster.wait_api();
         for component in Component::ALL {
             cluster.start_component(component);
@@ -122,7 +99,7 @@ impl TestCluster {
 
     /// Start one component as a process.
     pub(crate) fn start_component(&mut self, component: Component) {
-        let mut command = logged(Command::new(wherry()), self.directory.path());
+        let mut command = logged(self.site.command(&wherry()), self.directory.path());
         let pki = self.data_dir().join("pki");
         match component {
             Component::Scheduler => {
@@ -134,27 +111,26 @@ impl TestCluster {
                 .arg(pki.join("controllers.yaml"))
                 .arg("--root-ca-file")
                 .arg(pki.join("ca.crt")),
-            Component::Proxy => command.arg("proxy").arg("--kubeconfig").arg(pki.join("proxy.yaml")).args([
-                "--node-name",
-                NODE_NAME,
-                "--node-ip",
-                &self.networks.node_ip(),
-            ]),
+            Component::Proxy => command
+                .arg("proxy")
+                .arg("--kubeconfig")
+                .arg(pki.join("proxy.yaml"))
+                .args(["--node-name", NODE_NAME]),
             Component::Kubelet => command
                 .arg("kubelet")
                 .arg("--kubeconfig")
                 .arg(pki.join(format!("kubelet-{NODE_NAME}.yaml")))
                 .arg("--data-dir")
                 .arg(self.data_dir())
-                .args(["--node-name", NODE_NAME, "--kubelet-port", "0"])
-                .args([
-                    "--pod-cidr",
-                    &self.networks.pod_cidr(),
-                    "--service-cidr",
-                    &self.networks.service_cidr(),
-                ])
-                .args(["--node-ip", &self.networks.node_ip()]),
+                .args(["--node-name", NODE_NAME, "--kubelet-port", "0"]),
         };
+        let role = match component {
+            Component::Scheduler => None,
+            Component::Controllers => Some(Role::Controllers),
+            Component::Proxy => Some(Role::Proxy),
+            Component::Kubelet => Some(Role::Kubelet),
+        };
+        command.args(role.map(|role| self.site.arguments(role)).unwrap_or_default());
         self.components.push((component, command.spawn().unwrap()));
     }
 
@@ -175,8 +151,8 @@ impl TestCluster {
             let file = entry.unwrap().path();
             fs::copy(&file, to.join(file.file_name().unwrap())).unwrap();
         }
-        let arguments = ["--listen=127.0.0.1:0".to_owned(), format!("--store={store}")];
-        let process = spawn_api_server(directory.path(), &self.networks, &arguments);
+        let arguments = [format!("--listen={}:0", self.site.listen_ip()), format!("--store={store}")];
+        let process = spawn_api_server(directory.path(), &self.site, &arguments);
         let server = ApiServer { directory, process };
         eventually("the second API server's readiness", || {
             let output = run(server.kubectl_command().args(["get", "--raw", "/readyz"]), None);
@@ -187,13 +163,13 @@ impl TestCluster {
 
     /// The API server again, after it was killed; the components are as they were.
     pub(crate) fn start_api_server_again(&mut self) {
-        self.process = spawn_api_server(self.directory.path(), &self.networks, &self.arguments);
+        self.process = spawn_api_server(self.directory.path(), &self.site, &self.arguments);
         self.wait_api();
     }
 
     /// `wherry up` again on the same data, after it was killed or stopped.
     pub(crate) fn start_again(&mut self) {
-        self.process = spawn(self.directory.path(), &self.networks, &self.arguments);
+        self.process = spawn(self.directory.path(), &self.site, &self.arguments);
         self.wait_ready();
     }
 
@@ -227,6 +203,26 @@ impl TestCluster {
             let output = self.kubectl(&["wait", "--for=condition=Ready", &node, "--timeout=5s"]);
             if output.code == 0 { Ok(()) } else { Err(format!("{}\n{}", output.stderr, self.log())) }
         });
+    }
+
+    /// Where the cluster is.
+    pub(crate) fn site(&self) -> &Site {
+        &self.site
+    }
+
+    /// The world around it; only in routed mode.
+    pub(crate) fn outside(&self) -> &Outside {
+        self.outside.as_ref().expect("a cluster in routed mode")
+    }
+
+    /// The node's address.
+    pub(crate) fn node_ip(&self) -> IpAddr {
+        self.site.node_ip()
+    }
+
+    /// An address of the node's that no pod gets, number 1 and up.
+    pub(crate) fn spare(&self, number: u8) -> IpAddr {
+        self.site.spare(number)
     }
 
     /// The process of `wherry up`.
@@ -271,7 +267,7 @@ impl TestCluster {
 
     /// Run `wherry` with `arguments` and this cluster's data directory.
     pub(crate) fn wherry(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new(wherry());
+        let mut command = self.site.command(&wherry());
         command.args(arguments).arg("--data-dir").arg(self.data_dir());
         run(&mut command, None)
     }
@@ -404,9 +400,9 @@ pub(crate) fn samples() -> PathBuf {
 }
 
 /// The name of every test cluster's node.
-const NODE_NAME: &str = "test-node";
+pub(crate) const NODE_NAME: &str = "test-node";
 
-fn directory() -> TempDir {
+pub(super) fn directory() -> TempDir {
     let directory = tempfile::Builder::new().prefix("wherry-test-").tempdir().unwrap();
     // The runtime's unprivileged user must be able to pass.
     fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
@@ -418,38 +414,38 @@ pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-fn spawn(directory: &Path, networks: &Networks, arguments: &[String]) -> Child {
-    logged(Command::new(wherry()), directory)
+fn spawn(directory: &Path, site: &Site, arguments: &[String]) -> Child {
+    logged(site.command(&wherry()), directory)
         .arg("up")
         .arg("--data-dir")
         .arg(directory.join("data"))
-        .args(["--listen", "127.0.0.1:0", "--kubelet-port", "0", "--node-name", NODE_NAME])
-        .args(["--pod-cidr", &networks.pod_cidr(), "--service-cidr", &networks.service_cidr()])
-        .args(["--node-ip", &networks.node_ip()])
+        .args([&format!("--listen={}:0", site.listen_ip()), "--kubelet-port", "0", "--node-name", NODE_NAME])
+        .args(site.arguments(Role::Up))
         .args(arguments)
         .spawn()
         .unwrap()
 }
 
-fn spawn_api_server(directory: &Path, networks: &Networks, arguments: &[String]) -> Child {
-    logged(Command::new(wherry()), directory)
+fn spawn_api_server(directory: &Path, site: &Site, arguments: &[String]) -> Child {
+    logged(site.command(&wherry()), directory)
         .arg("apiserver")
         .arg("--data-dir")
         .arg(directory.join("data"))
-        .args(["--node-name", NODE_NAME, "--service-cidr", &networks.service_cidr()])
+        .args(["--node-name", NODE_NAME])
+        .args(site.arguments(Role::ApiServer))
         .args(arguments)
         .spawn()
         .unwrap()
 }
 
 /// The command, with all that it says in the cluster's log.
-fn logged(mut command: Command, directory: &Path) -> Command {
+pub(super) fn logged(mut command: Command, directory: &Path) -> Command {
     let log = fs::OpenOptions::new().create(true).append(true).open(directory.join("log")).unwrap();
     command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
     command
 }
 
-fn run(command: &mut Command, input: Option<&str>) -> Output {
+pub(super) fn run(command: &mut Command, input: Option<&str>) -> Output {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command.stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() });
     let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));

@@ -5,7 +5,10 @@ mod etcd;
 mod guests;
 mod health;
 mod http;
+mod namespace;
 mod registry;
+mod second_node;
+mod site;
 
 pub(crate) use cluster::{Component, TestCluster, samples as samples_folder};
 pub(crate) use etcd::TestEtcd;
@@ -13,6 +16,8 @@ pub(crate) use guests::{Answering, COMMAND, Echoing, HTTP, guest_file};
 pub(crate) use health::Health;
 pub(crate) use http::{Keepalive, get, try_get};
 pub(crate) use registry::Registry;
+pub(crate) use second_node::SecondNode;
+pub(crate) use site::{Outside, Routed, Site};
 
 use std::time::{Duration, Instant};
 
