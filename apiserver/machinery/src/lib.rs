@@ -11,6 +11,7 @@ pub mod encode;
 pub mod field;
 pub mod metadata;
 pub mod names;
+pub mod ownership;
 pub mod patch;
 pub mod protobuf;
 pub mod quantity;

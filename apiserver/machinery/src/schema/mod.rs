@@ -269,6 +269,14 @@ impl<'a> Schema<'a> {
         fields.get_key_value(name).map(|(name, node)| Field { name, all: self.all, node })
     }
 
+    /// The type of what is at this name: of a field of an object, or of the entries of a map.
+    pub fn at_field(self, name: &str) -> Option<Schema<'a>> {
+        match self.shape() {
+            Shape::Map { values, .. } => Some(values),
+            _ => self.field(name).map(Field::schema),
+        }
+    }
+
     /// The fields of an object type, in order of their names; none for other types.
     pub fn fields(self) -> impl Iterator<Item = Field<'a>> {
         let fields = match &self.node.shape {
