@@ -291,3 +291,40 @@ fn a_node_is_cordoned_and_drained() {
     cluster.ok(&["uncordon", "test-node"]);
     cluster.ok(&["rollout", "status", "deployment/hello-http", "--timeout=60s"]);
 }
+
+#[test]
+fn server_side_apply_tells_conflicts_shares_fields_and_removes_what_is_no_longer_applied() {
+    let cluster = with_hello();
+    let hello = |replicas: u32| {
+        format!(
+            "apiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: hello-http\nspec:\n  replicas: {replicas}\n"
+        )
+    };
+    let apply = |arguments: &[&str], manifest: &str| {
+        let all = [&["apply", "--server-side", "-f", "-"], arguments].concat();
+        cluster.kubectl_with_input(&all, manifest)
+    };
+    let refused = apply(&["--field-manager=autoscaler"], &hello(2));
+    contains_all(
+        &refused.stderr,
+        &["Apply failed with 1 conflict", "kubectl-client-side-apply", "using apps/v1", ".spec.replicas"],
+    );
+    assert_ne!(refused.code, 0);
+    let forced = apply(&["--field-manager=autoscaler", "--force-conflicts"], &hello(2));
+    assert_eq!(forced.stdout, "deployment.apps/hello-http serverside-applied\n", "{}", forced.stderr);
+    let replicas = ["get", "deployment", "hello-http", "-o", "jsonpath={.spec.replicas}"];
+    assert_eq!(cluster.ok(&replicas), "2");
+    let owners =
+        "jsonpath={range .metadata.managedFields[*]}{.manager}/{.operation}/{.subresource}{\"\\n\"}{end}";
+    let owners = cluster.ok(&["get", "deployment", "hello-http", "--show-managed-fields", "-o", owners]);
+    contains_all(&owners, &["autoscaler/Apply/", "kube-controller-manager/Update/status"]);
+
+    let config = |data: &str| format!("apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: c\ndata:\n{data}");
+    for data in ["  a: \"1\"\n  b: \"1\"\n", "  a: \"1\"\n"] {
+        let applied = apply(&[], &config(data));
+        assert_eq!(applied.stdout, "configmap/c serverside-applied\n", "{}", applied.stderr);
+    }
+    assert_eq!(cluster.ok(&["get", "configmap", "c", "-o", "jsonpath={.data}"]), r#"{"a":"1"}"#);
+    let diff = cluster.kubectl_with_input(&["diff", "--server-side", "-f", "-"], &config("  a: \"2\"\n"));
+    contains_all(&diff.stdout, &["-  a: \"1\"", "+  a: \"2\""]);
+}

@@ -23,9 +23,8 @@ impl Admission for PersistentVolumeClaimResize {
         if !of.is("", "persistentvolumeclaims") || !grows(claim, old) {
             return Ok(());
         }
-        let forbidden = |why: &str| {
-            Box::new(Status::forbidden("", "persistentvolumeclaims", of.name, why.to_owned()))
-        };
+        let forbidden =
+            |why: &str| Box::new(Status::forbidden("", "persistentvolumeclaims", of.name, why.to_owned()));
         if old["status"]["phase"] != "Bound" {
             return Err(forbidden("Only bound persistent volume claims can be expanded"));
         }

@@ -2,12 +2,14 @@
 
 use bytes::Bytes;
 use serde_json::Value;
+use wherry_machinery::decode::{SyntaxError, decode_yaml};
 use wherry_machinery::patch::{self, PatchType};
 use wherry_machinery::status::Status;
 
 use super::Codec;
 use crate::registry::Refusal;
 use crate::registry::context::{Context, FieldValidation};
+use crate::registry::ownership::Configuration;
 use crate::registry::strategy::Resource;
 
 /// A patch, as it was sent.
@@ -46,5 +48,37 @@ impl Codec {
             FieldValidation::Ignore => {}
         }
         Ok(patched.object)
+    }
+
+    /// The configuration in a body, for server-side apply.
+    ///
+    /// # Errors
+    /// 400, when it does not read or is of another kind.
+    pub fn configuration(
+        &self,
+        resource: &Resource,
+        context: &Context,
+        body: &Bytes,
+        force: bool,
+    ) -> Result<Configuration, Refusal> {
+        let document = decode_yaml(body, &self.limits).map_err(|error| {
+            let text = match error {
+                SyntaxError::TooLarge { .. } | SyntaxError::TooManyValues { .. } => error.to_string(),
+                SyntaxError::Json(text) | SyntaxError::Yaml(text) => {
+                    format!("error decoding YAML: error converting YAML to JSON: {text}")
+                }
+            };
+            Box::new(Status::bad_request(text))
+        })?;
+        let duplicates = document.yaml_duplicates();
+        match context.field_validation {
+            FieldValidation::Strict if !duplicates.is_empty() => {
+                let text = format!("error strict decoding YAML: {}", duplicates.join("\n"));
+                return Err(Status::bad_request(text).into());
+            }
+            FieldValidation::Warn => duplicates.iter().for_each(|text| context.warn(text.clone())),
+            FieldValidation::Strict | FieldValidation::Ignore => {}
+        }
+        Configuration::new(resource, document.into_value(), force)
     }
 }

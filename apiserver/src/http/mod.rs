@@ -128,12 +128,15 @@ async fn answer(api: &Api, query: &Query, request: Request) -> Result<Response, 
     if let Some(Subresource::Connect(_)) = subresource {
         return api.connector.connect(&api.registry, &identity, &info, request).await;
     }
+    let mut context = api.registry.context(identity);
+    let agent = request.headers().get(http::header::USER_AGENT).and_then(|agent| agent.to_str().ok());
+    agent.unwrap_or_default().clone_into(&mut context.user_agent);
     let streams = if info.name_in_path { Streams::No } else { Streams::Yes };
     let call = Call {
         api: api.clone(),
         kind: Arc::clone(kind),
         form: Form::negotiate(request.headers(), query, streams)?,
-        context: api.registry.context(identity),
+        context,
         query: query.clone(),
         info,
     };

@@ -206,7 +206,31 @@ fn field_selector(kind: &Kind, text: &str) -> Result<FieldSelector, Refusal> {
 /// # Errors
 /// 422 with everything that is wrong.
 pub(super) fn write_options(query: &Query, options_kind: &str, context: &mut Context) -> Result<(), Refusal> {
+    write_options_and(query, options_kind, context, ErrorList::new())
+}
+
+/// The same for a patch; answers whether fields of others are to be taken over.
+///
+/// # Errors
+/// 422 with everything that is wrong.
+pub(super) fn patch_options(query: &Query, is_apply: bool, context: &mut Context) -> Result<bool, Refusal> {
     let mut errors = ErrorList::new();
+    if is_apply && query.given("fieldManager").is_none_or(str::is_empty) {
+        errors.push(Error::required(&Path::new("fieldManager"), "is required for apply patch"));
+    }
+    if !is_apply && query.given("force").is_some() {
+        errors.push(Error::forbidden(&Path::new("force"), "may not be specified for non-apply patch"));
+    }
+    write_options_and(query, "PatchOptions", context, errors)?;
+    Ok(query.flag("force"))
+}
+
+fn write_options_and(
+    query: &Query,
+    options_kind: &str,
+    context: &mut Context,
+    mut errors: ErrorList,
+) -> Result<(), Refusal> {
     let dry_run: Vec<&str> = query.all("dryRun").filter(|value| !value.is_empty()).collect();
     context.dry_run = !dry_run.is_empty();
     errors.extend(dry_run_errors(&dry_run));

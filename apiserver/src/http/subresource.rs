@@ -8,12 +8,12 @@ use wherry_machinery::field::{Error, Path};
 use wherry_machinery::selector::Selector;
 use wherry_machinery::status::{Reason, Status};
 
-use super::negotiate::{Shape, body_media_type};
+use super::negotiate::{Shape, body_media_type, content_type};
 use super::{Call, list, method_not_allowed, options, write};
 use crate::kinds::Subresource;
 use crate::registry::context::Context;
 use crate::registry::strategy::{Resource, Scope};
-use crate::registry::{Kind, ListVersion, Refusal, Registry, Target, object};
+use crate::registry::{Kind, ListVersion, Ownership, Refusal, Registry, Target, object};
 
 const SCALE: Resource =
     Resource { group: "autoscaling", version: "v1", name: "scales", kind: "Scale", scope: Scope::Namespaced };
@@ -117,8 +117,15 @@ async fn scale(
     headers: &HeaderMap,
     body: &Bytes,
 ) -> Result<Response, Refusal> {
-    let kind_of_options = if is_patch { "PatchOptions" } else { "UpdateOptions" };
-    options::write_options(&call.query, kind_of_options, &mut call.context)?;
+    let is_apply = is_patch && content_type(headers) == write::APPLY;
+    if is_patch {
+        let force = options::patch_options(&call.query, is_apply, &mut call.context)?;
+        if is_apply {
+            return apply_scale(call, body, force).await;
+        }
+    } else {
+        options::write_options(&call.query, "UpdateOptions", &mut call.context)?;
+    }
     let patch = if is_patch { Some(write::read_patch(headers, body)?) } else { None };
     let put = if is_patch { Value::Null } else { sent(call, &SCALE, headers, body)? };
     let (codec, context) = (call.api.registry.codec(), &call.context);
@@ -128,11 +135,7 @@ async fn scale(
             None => put.clone(),
         };
         let replicas = scale["spec"]["replicas"].as_i64().unwrap_or_default();
-        if replicas < 0 {
-            let path = Path::new("spec").child("replicas");
-            let error = Error::invalid(&path, replicas, "must be greater than or equal to 0");
-            return Err(Status::invalid("autoscaling", "Scale", object::name(&scale), &[error]).into());
-        }
+        check_replicas(&scale, replicas)?;
         let mut new = old.clone();
         new["spec"]["replicas"] = replicas.into();
         for field in ["name", "resourceVersion", "uid"] {
@@ -143,6 +146,32 @@ async fn scale(
     let target = Target { subresource: "scale", ..Target::object(call.namespace(), &call.info.name) };
     let updated = call.api.registry.update(&call.kind, context, target, &transform).await?;
     respond_scale(call, scale_of(&updated.object)?)
+}
+
+/// PATCH with a `Scale` to apply.
+async fn apply_scale(call: &Call, body: &Bytes, force: bool) -> Result<Response, Refusal> {
+    let (registry, kind, context) = (&call.api.registry, &call.kind, &call.context);
+    let scale = registry.codec().configuration(&SCALE, context, body, force)?;
+    check_replicas(&scale.object, scale.object["spec"]["replicas"].as_i64().unwrap_or_default())?;
+    let configuration = registry.scale_configuration(kind, &SCALE, scale)?;
+    let target = Target {
+        subresource: "scale",
+        ownership: Ownership::Given,
+        ..Target::object(call.namespace(), &call.info.name)
+    };
+    let transform =
+        |old: &Value| registry.applied(kind, context, (target.part, target.subresource), old, &configuration);
+    let updated = registry.update(kind, context, target, &transform).await?;
+    respond_scale(call, scale_of(&updated.object)?)
+}
+
+fn check_replicas(scale: &Value, replicas: i64) -> Result<(), Refusal> {
+    if replicas >= 0 {
+        return Ok(());
+    }
+    let path = Path::new("spec").child("replicas");
+    let error = Error::invalid(&path, replicas, "must be greater than or equal to 0");
+    Err(Status::invalid("autoscaling", "Scale", object::name(scale), &[error]).into())
 }
 
 /// Assigns a pod to a node.

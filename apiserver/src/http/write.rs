@@ -13,7 +13,10 @@ use super::{Call, list, shape};
 use crate::codec::Patch;
 use crate::kinds::Subresource;
 use crate::registry::strategy::Part;
-use crate::registry::{Refusal, Target};
+use crate::registry::{Ownership, Refusal, Target};
+
+/// The media type of a configuration to apply.
+pub(super) const APPLY: &str = "application/apply-patch+yaml";
 
 /// The part of an object that a path names.
 #[derive(Debug, Clone, Copy)]
@@ -83,12 +86,6 @@ pub(super) fn read_patch(headers: &HeaderMap, body: &Bytes) -> Result<Patch, Ref
         "application/json-patch+json" => patch(PatchType::Json),
         "application/merge-patch+json" => patch(PatchType::Merge),
         "application/strategic-merge-patch+json" => patch(PatchType::StrategicMerge),
-        "application/apply-patch+yaml" | "application/apply-patch+cbor" => {
-            let message = "the body of the request was in an unknown format - accepted media types include: \
-                           application/json-patch+json, application/merge-patch+json, \
-                           application/strategic-merge-patch+json";
-            Err(Status::failure(Reason::UnsupportedMediaType, message).into())
-        }
         _ => Err(Status::failure(Reason::UnsupportedMediaType, "415: Unsupported Media Type")
             .with_details(StatusDetails::default())
             .into()),
@@ -102,13 +99,30 @@ pub(super) async fn patch_at(
     body: &Bytes,
     place: &Place,
 ) -> Result<Response, Refusal> {
-    options::write_options(&call.query, "PatchOptions", &mut call.context)?;
+    let is_apply = content_type(headers) == APPLY;
+    let force = options::patch_options(&call.query, is_apply, &mut call.context)?;
+    if is_apply {
+        return apply(call, body, place, force).await;
+    }
     let patch = read_patch(headers, body)?;
     let target = place.target(call, false);
     let (codec, resource, context) = (call.api.registry.codec(), &call.kind.resource, &call.context);
     let transform = |old: &Value| codec.patched(resource, context, &patch, old);
     let updated = call.api.registry.update(&call.kind, context, target, &transform).await?;
     list::answer(&call.api, &call.kind, StatusCode::OK, call.form, &call.query, updated.object)
+}
+
+/// PATCH with a configuration to apply.
+async fn apply(call: &mut Call, body: &Bytes, place: &Place, force: bool) -> Result<Response, Refusal> {
+    let (api, kind, context) = (&call.api, &call.kind, &call.context);
+    let target = Target { ownership: Ownership::Given, ..place.target(call, true) };
+    let configuration = api.registry.codec().configuration(&kind.resource, context, body, force)?;
+    let transform = |old: &Value| {
+        api.registry.applied(kind, context, (target.part, target.subresource), old, &configuration)
+    };
+    let updated = api.registry.update(kind, context, target, &transform).await?;
+    let code = if updated.created { StatusCode::CREATED } else { StatusCode::OK };
+    list::answer(api, kind, code, call.form, &call.query, updated.object)
 }
 
 /// The object in a body, of this call's kind.

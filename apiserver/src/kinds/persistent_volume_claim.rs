@@ -129,8 +129,11 @@ pub(crate) fn validate_spec(spec: &PersistentVolumeClaimSpec, path: &Path) -> Er
     }
     errors.extend(label_selector(spec.selector.as_ref(), &path.child("selector")));
     errors.extend(access_modes(modes, path));
-    let storage =
-        spec.resources.as_ref().and_then(|r| r.requests.as_ref()).and_then(|requests| requests.get("storage"));
+    let storage = spec
+        .resources
+        .as_ref()
+        .and_then(|r| r.requests.as_ref())
+        .and_then(|requests| requests.get("storage"));
     let storage_path = path.child("resources").key("storage");
     match storage {
         None => errors.push(Error::required(&storage_path, "")),
@@ -361,8 +364,10 @@ mod tests {
                 ],
             ),
             (
-                claim(json!({"accessModes": ["Odd"], "resources": {"requests": {"storage": "0"}}, "volumeMode": "Tape",
-                    "dataSource": {"kind": "VolumeSnapshot", "name": ""}})),
+                claim(
+                    json!({"accessModes": ["Odd"], "resources": {"requests": {"storage": "0"}}, "volumeMode": "Tape",
+                    "dataSource": {"kind": "VolumeSnapshot", "name": ""}}),
+                ),
                 vec![
                     r#"spec.accessModes: Unsupported value: "Odd": supported values: "ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod""#,
                     r#"spec.resources[storage]: Invalid value: "0": must be greater than zero"#,
@@ -432,8 +437,7 @@ mod tests {
     fn the_row_shows_what_is_bound() {
         let mut bound = plain();
         bound["metadata"]["creationTimestamp"] = "2026-01-02T03:03:05Z".into();
-        let row =
-            |claim: &Value| Value::from(PersistentVolumeClaimStrategy.table_cells(claim, NOW).unwrap());
+        let row = |claim: &Value| Value::from(PersistentVolumeClaimStrategy.table_cells(claim, NOW).unwrap());
         assert_eq!(row(&bound), json!(["c", "Pending", "", "", "", "a", "<unset>", "60s", "Filesystem"]));
         bound["spec"]["volumeName"] = "pv".into();
         bound["status"] = json!({"phase": "Bound", "capacity": {"storage": "2Gi"}, "accessModes": ["ReadWriteMany", "ReadWriteOnce"]});

@@ -29,8 +29,9 @@ impl Strategy for PriorityClassStrategy {
         }
     }
 
-    fn has_generation(&self) -> bool {
-        true
+    // It is written once, and never counts.
+    fn prepare_for_create(&self, _facts: &RequestFacts, object: &mut Value) {
+        crate::registry::object::set(object, "generation", 1);
     }
 
     fn default(&self, object: &mut Value) {

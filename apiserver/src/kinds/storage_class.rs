@@ -112,11 +112,7 @@ fn named_if_default(class: &Value, annotations: &[&str]) -> Value {
 
 /// The name of who makes volumes.
 pub(crate) fn provisioner(name: &str, path: &Path) -> ErrorList {
-    if name.is_empty() {
-        vec![Error::required(path, "")]
-    } else {
-        qualified_name(&name.to_lowercase(), path)
-    }
+    if name.is_empty() { vec![Error::required(path, "")] } else { qualified_name(&name.to_lowercase(), path) }
 }
 
 /// What the provisioner is told.

@@ -54,6 +54,9 @@ pub enum FieldValidation {
     Strict,
 }
 
+/// The longest name of a field manager. Source: `FieldManagerMaxLength`.
+const MAX_MANAGER_BYTES: usize = 128;
+
 /// One request, as the verbs see it.
 #[derive(Debug)]
 pub struct Context {
@@ -65,6 +68,8 @@ pub struct Context {
     pub dry_run: bool,
     /// Who is to own the fields that are set; empty if not said.
     pub field_manager: String,
+    /// What the client calls itself; empty if nothing.
+    pub user_agent: String,
     /// What to do with unknown fields.
     pub field_validation: FieldValidation,
     warnings: Mutex<Vec<String>>,
@@ -78,9 +83,36 @@ impl Context {
             now_unix_seconds: i64::try_from(now.as_secs()).unwrap_or(i64::MAX),
             dry_run: false,
             field_manager: String::new(),
+            user_agent: String::new(),
             field_validation: FieldValidation::default(),
             warnings: Mutex::new(Vec::new()),
         }
+    }
+
+    /// Who comes to own what is written: as the client says, else as its `User-Agent` begins. A component that does not say
+    /// what it is has the name that its part of Kubernetes has.
+    pub fn manager(&self) -> String {
+        if !self.field_manager.is_empty() {
+            return self.field_manager.clone();
+        }
+        if self.user_agent.is_empty() {
+            let user = self.identity.user.as_str();
+            return match user.strip_prefix("system:") {
+                Some(component) if component.starts_with("kube-") => component.to_owned(),
+                Some(component) if component.starts_with("node:") => "kubelet".to_owned(),
+                Some(_) => "kube-apiserver".to_owned(),
+                None => "unknown".to_owned(),
+            };
+        }
+        let name = self.user_agent.split('/').next().unwrap_or_default();
+        let mut manager = String::new();
+        for character in name.chars().filter(|character| !character.is_control()) {
+            if manager.len() + character.len_utf8() > MAX_MANAGER_BYTES {
+                break;
+            }
+            manager.push(character);
+        }
+        manager
     }
 
     /// What a strategy may know.

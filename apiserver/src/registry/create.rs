@@ -7,6 +7,8 @@ use wherry_machinery::status::{Reason, Status};
 use wherry_storage::{Change, Expected, Outcome};
 
 use super::context::Context;
+use super::strategy::Part;
+use super::update::Ownership;
 use super::{Kind, Refusal, Registry, object, store_failed};
 use crate::admission::{Attributes, Operation};
 
@@ -32,11 +34,22 @@ impl Registry {
         namespace: &str,
         object: Value,
     ) -> Result<Value, Refusal> {
+        self.create_owned(kind, context, namespace, object, Ownership::Writer).await
+    }
+
+    pub(super) async fn create_owned(
+        &self,
+        kind: &Kind,
+        context: &Context,
+        namespace: &str,
+        object: Value,
+        ownership: Ownership,
+    ) -> Result<Value, Refusal> {
         let generated = object::name(&object).is_empty() && !object::text(&object, "generateName").is_empty();
         let mut tries = if generated { MAX_TRIES } else { 1 };
         loop {
             tries -= 1;
-            match self.create_once(kind, context, namespace, object.clone()).await {
+            match self.create_once(kind, context, namespace, object.clone(), ownership).await {
                 Err(refusal) if tries > 0 && refusal.reason == Reason::AlreadyExists.as_str() => {}
                 done => return done,
             }
@@ -49,6 +62,7 @@ impl Registry {
         context: &Context,
         namespace: &str,
         mut object: Value,
+        ownership: Ownership,
     ) -> Result<Value, Refusal> {
         let names = kind.resource;
         let facts = context.facts();
@@ -59,6 +73,9 @@ impl Registry {
         }
         self.generate_name(&mut object);
         drop_duplicate_owners(context, &mut object, Moment::Sent);
+        if ownership == Ownership::Writer {
+            self.own(kind, context, (Part::Main, ""), None, &mut object);
+        }
 
         let name = object::name(&object).to_owned();
         let attributes = Attributes {
@@ -80,7 +97,7 @@ impl Registry {
             "creationTimestamp",
             wherry_machinery::time::format_seconds(context.now_unix_seconds),
         );
-        for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields"] {
+        for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
             object::unset(&mut object, field);
         }
         if kind.strategy.has_status() && !kind.strategy.keeps_status_at_creation() {

@@ -10,6 +10,7 @@ mod delete;
 pub mod expiry;
 pub mod hooks;
 pub mod object;
+pub mod ownership;
 mod read;
 pub mod strategy;
 mod update;
@@ -35,7 +36,7 @@ use crate::kinds::{Row, Subresource, View};
 
 pub use delete::{DeleteOptions, Deleted, Preconditions, Propagation};
 pub use read::ListVersion;
-pub use update::{Target, Transform, Updated};
+pub use update::{Ownership, Target, Transform, Updated};
 
 /// A refused request: the `Status` to answer.
 pub type Refusal = Box<Status>;

@@ -8,6 +8,7 @@ use wherry_storage::{Change, Expected, KeyValue, Outcome};
 
 use super::context::Context;
 use super::create::{Moment, drop_duplicate_owners, match_namespace};
+use super::ownership::uid_of_nothing;
 use super::strategy::Part;
 use super::{Kind, Refusal, Registry, object, store_failed};
 use crate::admission::{Attributes, Operation};
@@ -31,12 +32,32 @@ pub struct Target<'a> {
     pub may_create: bool,
     /// How the subresource changes the object, if not in the strategy's way.
     pub act: Option<Act>,
+    /// Who comes to own what changes.
+    pub ownership: Ownership,
+}
+
+/// Who comes to own the fields that a write changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Ownership {
+    /// Whoever writes them.
+    #[default]
+    Writer,
+    /// As the wanted state has it in `metadata.managedFields` already: it comes from an apply.
+    Given,
 }
 
 impl<'a> Target<'a> {
     /// The object itself.
     pub fn object(namespace: &'a str, name: &'a str) -> Self {
-        Self { namespace, name, part: Part::Main, subresource: "", may_create: false, act: None }
+        Self {
+            namespace,
+            name,
+            part: Part::Main,
+            subresource: "",
+            may_create: false,
+            act: None,
+            ownership: Ownership::Writer,
+        }
     }
 }
 
@@ -91,16 +112,26 @@ impl Registry {
         target: Target<'_>,
         transform: Transform<'_>,
     ) -> Result<Updated, Refusal> {
-        if !target.may_create || !kind.strategy.allows_create_on_update() {
+        if !target.may_create
+            || !(kind.strategy.allows_create_on_update() || target.ownership == Ownership::Given)
+        {
             return Err(kind.not_found(target.name));
         }
         let mut wanted = transform(&Value::Null)?;
         check_names(kind, target, &mut wanted)?;
-        if !object::text(&wanted, "resourceVersion").is_empty() || !object::text(&wanted, "uid").is_empty() {
+        if target.ownership == Ownership::Given {
+            let uid = object::text(&wanted, "uid");
+            if !uid.is_empty() {
+                return Err(uid_of_nothing(kind, target.name, uid));
+            }
+            object::unset(&mut wanted, "resourceVersion");
+        } else if !object::text(&wanted, "resourceVersion").is_empty()
+            || !object::text(&wanted, "uid").is_empty()
+        {
             return Err(kind.not_found(target.name));
         }
         kind.strategy.default(&mut wanted);
-        let object = self.create(kind, context, target.namespace, wanted).await?;
+        let object = self.create_owned(kind, context, target.namespace, wanted, target.ownership).await?;
         Ok(Updated { object, created: true })
     }
 
@@ -118,6 +149,9 @@ impl Registry {
         let mut new = transform(old)?;
         check_names(kind, target, &mut new)?;
         kind.strategy.default(&mut new);
+        if target.ownership == Ownership::Writer {
+            self.own(kind, context, (target.part, target.subresource), Some(old), &mut new);
+        }
 
         let attributes = Attributes {
             operation: Operation::Update,
@@ -134,7 +168,6 @@ impl Registry {
         check_version(kind, &new, old)?;
         keep_other_part(kind, target.part, &mut new, old);
         object::carry(&mut new, old, "generation");
-        object::carry(&mut new, old, "managedFields");
         match target.act {
             Some(act) => (act.prepare)(&mut new, old),
             None => kind.strategy.prepare_for_update(&facts, target.part, &mut new, old),

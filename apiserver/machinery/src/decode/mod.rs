@@ -133,6 +133,11 @@ impl Document {
         &self.root
     }
 
+    /// The keys that stand twice in a map of YAML, in Go's words.
+    pub fn yaml_duplicates(&self) -> &[String] {
+        &self.yaml_duplicates
+    }
+
     /// The document without order and duplicates, and without regard to any type.
     pub fn into_value(self) -> Value {
         self.root.into_value()

@@ -32,7 +32,7 @@ impl Story {
         let schema = self.schemas.root_of(self.api_version, self.kind).unwrap();
         let reset = FieldSet::default();
         let manager = Manager::new(manager, Operation::Update, self.api_version, "");
-        let writer = Writer { manager, api_version: self.api_version, now: NOW, reset: &reset };
+        let writer = Writer { manager, api_version: self.api_version, now: Some(NOW), reset: &reset };
         let managed = std::mem::take(&mut self.object.managed);
         self.object.managed = updated(schema, &self.object.value, &new, managed, &writer);
         self.object.value = new;
@@ -42,7 +42,7 @@ impl Story {
         let schema = self.schemas.root_of(self.api_version, self.kind).unwrap();
         let reset = FieldSet::default();
         let manager = Manager::new(manager, Operation::Apply, self.api_version, "");
-        let writer = Writer { manager, api_version: self.api_version, now: NOW, reset: &reset };
+        let writer = Writer { manager, api_version: self.api_version, now: Some(NOW), reset: &reset };
         let (value, managed) =
             applied(schema, &self.object.value, &config, &self.object.managed, &writer, force).map_err(
                 |conflicts| {

@@ -58,8 +58,8 @@ pub struct Writer<'a> {
     pub manager: Manager,
     /// The version that the object is written in.
     pub api_version: &'a str,
-    /// Now, as in JSON.
-    pub now: &'a str,
+    /// Now, as in JSON; `None` leaves the time of what is taken open.
+    pub now: Option<&'a str>,
     /// Fields that this way of writing leaves as they are: nobody comes to own them by it.
     pub reset: &'a FieldSet,
 }
@@ -97,11 +97,11 @@ pub fn updated(
     managed: Managed,
     writer: &Writer<'_>,
 ) -> Managed {
-    let comparison = compare(schema, live, new);
+    let comparison = compare(schema, live, new).without(writer.reset);
     let mut managed = managed;
     if !comparison.is_same() {
         yield_fields(&mut managed, &comparison, None);
-        let taken = comparison.modified.union(&comparison.added).recursive_difference(writer.reset);
+        let taken = comparison.modified.union(&comparison.added);
         let taken = taken.difference(&never_owned());
         if !taken.is_empty() {
             let entry = managed.0.entry(writer.manager.clone()).or_insert_with(|| Owned {
@@ -110,7 +110,7 @@ pub fn updated(
                 time: None,
             });
             entry.fields = std::mem::take(&mut entry.fields).union(&taken);
-            entry.time = Some(writer.now.to_owned());
+            entry.time = writer.now.map(str::to_owned);
         }
     }
     cap(&mut managed);
@@ -140,7 +140,7 @@ pub fn applied(
         Some(last) if !last.fields.is_empty() => pruned(schema, &merged, &managed, &last.fields),
         _ => merged,
     };
-    let comparison = compare(schema, live, &object);
+    let comparison = compare(schema, live, &object).without(writer.reset);
     let conflicts = conflicts(&managed, &comparison, &writer.manager);
     if !conflicts.is_empty() && !force {
         return Err(conflicts);
@@ -150,7 +150,7 @@ pub fn applied(
     if let Some(owned) = managed.0.get_mut(&writer.manager) {
         owned.fields = owned.fields.difference(&never);
         if !comparison.is_same() {
-            owned.time = Some(writer.now.to_owned());
+            owned.time = writer.now.map(str::to_owned);
         }
     }
     managed.0.retain(|_, owned| !owned.fields.is_empty());

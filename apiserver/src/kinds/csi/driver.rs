@@ -145,11 +145,7 @@ fn token_requests(requests: &[TokenRequest], path: &Path) -> ErrorList {
         let Some(seconds) = request.expiration_seconds else { continue };
         let path = path.child("expirationSeconds");
         if seconds < MIN_SECONDS {
-            errors.push(Error::invalid(
-                &path,
-                seconds,
-                "may not specify a duration less than 10 minutes",
-            ));
+            errors.push(Error::invalid(&path, seconds, "may not specify a duration less than 10 minutes"));
         }
         if seconds > 1 << 32 {
             errors.push(Error::invalid(

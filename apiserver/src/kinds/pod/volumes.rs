@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{
     AzureDiskVolumeSource, ClusterTrustBundleProjection, DownwardAPIVolumeFile, EphemeralVolumeSource,
-    FCVolumeSource, FlexVolumeSource, FlockerVolumeSource, HostPathVolumeSource, ISCSIVolumeSource, KeyToPath,
-    NFSVolumeSource, PodCertificateProjection, ProjectedVolumeSource, QuobyteVolumeSource, Volume,
+    FCVolumeSource, FlexVolumeSource, FlockerVolumeSource, HostPathVolumeSource, ISCSIVolumeSource,
+    KeyToPath, NFSVolumeSource, PodCertificateProjection, ProjectedVolumeSource, QuobyteVolumeSource, Volume,
     VolumeProjection,
 };
 use serde_json::json;
@@ -93,7 +93,12 @@ pub(crate) struct Sources<'a> {
 }
 
 impl Sources<'_> {
-    pub(crate) fn check<T>(&mut self, field: &str, source: Option<&T>, check: impl FnOnce(&T, &Path) -> ErrorList) {
+    pub(crate) fn check<T>(
+        &mut self,
+        field: &str,
+        source: Option<&T>,
+        check: impl FnOnce(&T, &Path) -> ErrorList,
+    ) {
         self.check_at(field, field, source, check);
     }
 
@@ -279,7 +284,10 @@ pub(crate) fn host_path(source: &HostPathVolumeSource, path: &Path) -> ErrorList
     if source.path.is_empty() {
         return required("", &path.child("path"));
     }
-    both(no_backsteps(&source.path, &path.child("path")), host_path_type(s(&source.type_), &path.child("type")))
+    both(
+        no_backsteps(&source.path, &path.child("path")),
+        host_path_type(s(&source.type_), &path.child("type")),
+    )
 }
 
 pub(crate) fn nfs(source: &NFSVolumeSource, path: &Path) -> ErrorList {
