@@ -182,7 +182,8 @@ impl Api {
             additional: vec![network.node_ip.to_string()],
         };
         let tls = Tls::new(&pki, &names).context("cannot make the serving certificate")?;
-        let mut config = server::Config::new(store, Arc::clone(&pki), network.reached_at(address).to_string());
+        let mut config =
+            server::Config::new(store, Arc::clone(&pki), network.reached_at(address).to_string());
         config.service_ranges.cluster_ips = network.service_cidr.into();
         config.version = server::Version::new(version::COMMIT, "");
         let server = ApiServer::start(config).await.context("cannot start the API server")?;

@@ -103,12 +103,15 @@ pub fn read_processes() -> io::Result<BTreeMap<i32, Process>> {
     let mut all = BTreeMap::new();
     for entry in fs::read_dir("/proc")? {
         let entry = entry?;
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
         // One that has ended since is none.
         let Ok(words) = fs::read(entry.path().join("cmdline")) else { continue };
         let Ok(status) = fs::read_to_string(entry.path().join("status")) else { continue };
         let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok());
-        let words = words.split(|byte| *byte == 0).filter(|word| !word.is_empty()).map(<[u8]>::to_vec).collect();
+        let words =
+            words.split(|byte| *byte == 0).filter(|word| !word.is_empty()).map(<[u8]>::to_vec).collect();
         all.insert(pid, Process { parent: parent.unwrap_or_default(), words });
     }
     Ok(all)

@@ -91,9 +91,11 @@ mod tests {
             service_cidr: "10.43.0.0/16".parse().unwrap(),
             node_ip: "192.0.2.7".parse().unwrap(),
         };
-        for (listening, reached) in
-            [("0.0.0.0:6443", "192.0.2.7:6443"), ("[::]:1", "192.0.2.7:1"), ("192.0.2.8:6443", "192.0.2.8:6443")]
-        {
+        for (listening, reached) in [
+            ("0.0.0.0:6443", "192.0.2.7:6443"),
+            ("[::]:1", "192.0.2.7:1"),
+            ("192.0.2.8:6443", "192.0.2.8:6443"),
+        ] {
             assert_eq!(network.reached_at(listening.parse().unwrap()).to_string(), reached);
         }
         assert_eq!(network.divided(), Some(network.pod_cidr));

@@ -82,10 +82,7 @@ impl Node {
     }
 
     fn routed_config(&self) -> RoutedConfig {
-        RoutedConfig {
-            service_cidr: Some(self.network.service_cidr),
-            cni: Some(cni_config(&self.data_dir)),
-        }
+        RoutedConfig { service_cidr: Some(self.network.service_cidr), cni: Some(cni_config(&self.data_dir)) }
     }
 }
 

@@ -6,11 +6,11 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 
 use crate::{
-    AttachRequest, AuthConfig, Container, ContainerConfig, ContainerEventResponse, ContainerFilter, ContainerStats,
-    ContainerStatsFilter, ContainerStatus, Error, ExecRequest, ExecSyncResponse, Image, ImageFsInfoResponse, ImageSpec,
-    LinuxContainerResources, PodSandbox, PodSandboxConfig, PodSandboxFilter, PodSandboxStats,
-    PodSandboxStatsFilter, PodSandboxStatusResponse, PortForwardRequest, Result, RuntimeConfig, RuntimeConfigResponse,
-    StatusResponse, VersionResponse,
+    AttachRequest, AuthConfig, Container, ContainerConfig, ContainerEventResponse, ContainerFilter,
+    ContainerStats, ContainerStatsFilter, ContainerStatus, Error, ExecRequest, ExecSyncResponse, Image,
+    ImageFsInfoResponse, ImageSpec, LinuxContainerResources, PodSandbox, PodSandboxConfig, PodSandboxFilter,
+    PodSandboxStats, PodSandboxStatsFilter, PodSandboxStatusResponse, PortForwardRequest, Result,
+    RuntimeConfig, RuntimeConfigResponse, StatusResponse, VersionResponse,
 };
 
 /// Events as they happen; ends when the runtime stops. [`Error::DataLoss`] inside it means that some were missed.

@@ -86,7 +86,8 @@ impl ControllersArguments {
             root_ca_pem,
             cluster_cidr: self.cluster_cidr,
             node_cidr_mask_size: self.node_cidr_mask_size,
-            ..wherry_controllers::Config::default() };
+            ..wherry_controllers::Config::default()
+        };
         until_asked("controllers", |lifecycle| async {
             Ok(wherry_controllers::run(client, config, lifecycle).await?)
         })

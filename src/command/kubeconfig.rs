@@ -38,7 +38,8 @@ impl Arguments {
                 return Ok(());
             }
         };
-        let known = Kubeconfig::from_yaml(&administrators).context("the administrator's kubeconfig is damaged")?;
+        let known =
+            Kubeconfig::from_yaml(&administrators).context("the administrator's kubeconfig is damaged")?;
         let cluster = known.clusters.into_iter().next().and_then(|named| named.cluster);
         let server = cluster.and_then(|cluster| cluster.server);
         let server = server.context("the administrator's kubeconfig names no server")?;

@@ -105,7 +105,10 @@ fn check(network: &Network) -> anyhow::Result<()> {
                     "{flag} {range} must have a prefix of 8 to 28 bits"
                 );
                 anyhow::ensure!(
-                    !(first.is_loopback() || first.is_multicast() || first.is_link_local() || first.is_unspecified()),
+                    !(first.is_loopback()
+                        || first.is_multicast()
+                        || first.is_link_local()
+                        || first.is_unspecified()),
                     "{flag} {range} cannot be routed; take a private range such as {}",
                     ROUTED[usize::from(flag != "--pod-cidr")]
                 );
@@ -137,7 +140,9 @@ fn check(network: &Network) -> anyhow::Result<()> {
             }
             Ok(())
         }
-        _ => anyhow::bail!("--node-ip {node_ip} must be an IPv4 address that other nodes reach in --network routed"),
+        _ => anyhow::bail!(
+            "--node-ip {node_ip} must be an IPv4 address that other nodes reach in --network routed"
+        ),
     }
 }
 

@@ -72,7 +72,10 @@ fn get_prints_kubernetes_columns() {
         &cluster.ok(&["api-resources"]),
         &["deployments", "deploy", "apps/v1", "endpointslices", "rolebindings"],
     );
-    contains_all(&cluster.ok(&["get", "pods", "-o", "yaml"]), &["qosClass: Burstable", &format!("podIP: {}", cluster.site().pod_prefix())]);
+    contains_all(
+        &cluster.ok(&["get", "pods", "-o", "yaml"]),
+        &["qosClass: Burstable", &format!("podIP: {}", cluster.site().pod_prefix())],
+    );
 }
 
 #[test]

@@ -94,8 +94,11 @@ fn scale_of(object: &Value) -> Result<Value, Refusal> {
     let mut status = json!({"replicas": object["status"]["replicas"].as_i64().unwrap_or_default()});
     let selector = &object["spec"]["selector"];
     if !selector.is_null() {
+        // A ReplicationController's is a plain map of labels.
+        let is_map = object["kind"] == "ReplicationController";
+        let labels = if is_map { json!({"matchLabels": selector}) } else { selector.clone() };
         let parsed =
-            Selector::from_label_selector(selector).map_err(|error| Box::new(Status::internal(error)))?;
+            Selector::from_label_selector(&labels).map_err(|error| Box::new(Status::internal(error)))?;
         status["selector"] = parsed.to_string().into();
     }
     Ok(

@@ -1,26 +1,36 @@
 //! The kinds that are served: one file each, listed in [`table`].
 
 mod config_map;
+mod controller_revision;
 mod csi;
+mod daemon_set;
 mod deployment;
 mod endpoint_slice;
 mod endpoints;
 mod event;
 mod fields;
+mod ingress;
+mod job;
 mod json;
 mod lease;
 mod namespace;
+mod network_policy;
 mod node;
 pub(crate) mod persistent_volume;
 pub(crate) mod persistent_volume_claim;
 mod pod;
+mod pod_disruption_budget;
+mod pod_template;
 mod priority_class;
+mod quota;
 mod rbac;
 mod replica_set;
+mod replication_controller;
 mod runtime_class;
 mod secret;
 mod service;
 mod service_account;
+mod stateful_set;
 pub(crate) mod storage_class;
 pub(crate) mod table;
 #[cfg(test)]
@@ -179,16 +189,23 @@ pub fn table_with(services: &ServiceRanges) -> Vec<Row> {
     let events = View { stored: event::STORED, to_stored: event::to_stored, from_stored: event::from_stored };
     vec![
         Row::new(config_map::ConfigMapStrategy),
+        Row::new(controller_revision::ControllerRevisionStrategy),
         Row::new(csi::CsiDriverStrategy).returning_deleted(),
         Row::new(csi::CsiNodeStrategy).returning_deleted(),
         Row::new(csi::CsiStorageCapacityStrategy),
+        Row::new(daemon_set::DaemonSetStrategy).with(&[Status]),
         Row::new(deployment::DeploymentStrategy).with(&[Status, Scale]),
         Row::new(endpoint_slice::EndpointSliceStrategy),
         Row::new(endpoints::EndpointsStrategy),
         Row::new(event::EventStrategy(event::Form::Core)),
         Row::new(event::EventStrategy(event::Form::Events)).viewing(events),
+        Row::new(ingress::IngressStrategy).with(&[Status]),
+        Row::new(ingress::IngressClassStrategy),
+        Row::new(job::JobStrategy).with(&[Status]),
         Row::new(lease::LeaseStrategy),
+        Row::new(quota::LimitRangeStrategy),
         Row::new(namespace::NamespaceStrategy).with(&[Status, Finalize]).returning_deleted(),
+        Row::new(network_policy::NetworkPolicyStrategy),
         Row::new(node::NodeStrategy).with(&[Status, Connect("proxy")]),
         Row::new(pod::PodStrategy)
             .with(&[
@@ -206,12 +223,16 @@ pub fn table_with(services: &ServiceRanges) -> Vec<Row> {
             .returning_deleted(),
         Row::new(persistent_volume::PersistentVolumeStrategy).with(&[Status]).returning_deleted(),
         Row::new(persistent_volume_claim::PersistentVolumeClaimStrategy).with(&[Status]).returning_deleted(),
+        Row::new(pod_disruption_budget::PodDisruptionBudgetStrategy).with(&[Status]),
+        Row::new(pod_template::PodTemplateStrategy).returning_deleted(),
         Row::new(priority_class::PriorityClassStrategy),
         Row::new(rbac::RoleBindingStrategy(Scope::Cluster)),
         Row::new(rbac::RoleBindingStrategy(Scope::Namespaced)),
         Row::new(rbac::RoleStrategy(Scope::Cluster)),
         Row::new(rbac::RoleStrategy(Scope::Namespaced)),
         Row::new(replica_set::ReplicaSetStrategy).with(&[Status, Scale]),
+        Row::new(replication_controller::ReplicationControllerStrategy).with(&[Status, Scale]),
+        Row::new(quota::ResourceQuotaStrategy).with(&[Status]).returning_deleted(),
         Row::new(runtime_class::RuntimeClassStrategy),
         Row::new(secret::SecretStrategy),
         Row::new(service::ServiceStrategy)
@@ -219,6 +240,7 @@ pub fn table_with(services: &ServiceRanges) -> Vec<Row> {
             .hooked(ServiceAllocator::new(services.clone()))
             .returning_deleted(),
         Row::new(service_account::ServiceAccountStrategy).with(&[Connect("token")]).returning_deleted(),
+        Row::new(stateful_set::StatefulSetStrategy).with(&[Status, Scale]),
         Row::new(storage_class::StorageClassStrategy).returning_deleted(),
         Row::new(storage_class::VolumeAttributesClassStrategy).returning_deleted(),
         Row::new(volume_attachment::VolumeAttachmentStrategy).with(&[Status]).returning_deleted(),

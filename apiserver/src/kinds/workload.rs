@@ -1,4 +1,4 @@
-//! What Deployments and ReplicaSets share.
+//! What kinds that make pods of a template share.
 
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -25,6 +25,28 @@ pub(crate) fn selector_and_template(
     owner: &str,
     path: &Path,
 ) -> ErrorList {
+    let (mut errors, parsed) = selector_of_pods(selector, path);
+    if let Some(parsed) = parsed {
+        errors.extend(template::validate_selected(pods, &parsed, owner, &path.child("template")));
+    }
+    errors
+}
+
+/// The same for a kind whose pods are made of more than the template: only what does not depend on the rest is looked at.
+pub(crate) fn selector_and_partial_template(
+    selector: Option<&LabelSelector>,
+    pods: &PodTemplateSpec,
+    owner: &str,
+    path: &Path,
+) -> ErrorList {
+    let (mut errors, parsed) = selector_of_pods(selector, path);
+    if let Some(parsed) = parsed {
+        errors.extend(template::validate_selected_partly(pods, &parsed, owner, &path.child("template")));
+    }
+    errors
+}
+
+fn selector_of_pods(selector: Option<&LabelSelector>, path: &Path) -> (ErrorList, Option<Selector>) {
     let mut errors = ErrorList::new();
     let selector_path = path.child("selector");
     match selector {
@@ -44,13 +66,10 @@ pub(crate) fn selector_and_template(
         None => Ok(Selector::nothing()),
         Some(selector) => Selector::from_label_selector(&json!(selector)),
     };
-    match parsed {
-        Ok(parsed) => {
-            errors.extend(template::validate_selected(pods, &parsed, owner, &path.child("template")))
-        }
-        Err(_) => errors.push(Error::invalid(&selector_path, json!(selector), "invalid label selector")),
+    if parsed.is_err() {
+        errors.push(Error::invalid(&selector_path, json!(selector), "invalid label selector"));
     }
-    errors
+    (errors, parsed.ok())
 }
 
 /// Numbers of a status: none negative, none above the number of replicas.

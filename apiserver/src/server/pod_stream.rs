@@ -196,7 +196,12 @@ mod tests {
                 "",
                 "a container name must be specified for pod p, choose one of: [i a b]",
             ),
-            (pod(&["a"], "n"), "portforward", "ports=http", r#"strconv.ParseInt: parsing "http": invalid syntax"#),
+            (
+                pod(&["a"], "n"),
+                "portforward",
+                "ports=http",
+                r#"strconv.ParseInt: parsing "http": invalid syntax"#,
+            ),
         ] {
             assert_eq!(at(&pod, subresource, query).unwrap_err(), expected);
         }

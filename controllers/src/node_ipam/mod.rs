@@ -71,7 +71,8 @@ impl Allocator {
             if matches!(change, Change::Deleted(_)) {
                 allocator.ranges().release(&name);
                 // Somebody may have waited for this.
-                for waiting in allocator.nodes.store().list().iter().filter(|node| pod_cidrs(node).is_empty()) {
+                for waiting in allocator.nodes.store().list().iter().filter(|node| pod_cidrs(node).is_empty())
+                {
                     queue.add(waiting.metadata.name.clone().unwrap_or_default());
                 }
             } else if pod_cidrs(node).is_empty() {

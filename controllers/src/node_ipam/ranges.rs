@@ -37,8 +37,9 @@ impl Ranges {
             return Some(self.part(number));
         }
         let count = self.count();
-        let number =
-            (0..count).map(|step| (self.next + step) % count).find(|number| !self.holders.contains_key(number))?;
+        let number = (0..count)
+            .map(|step| (self.next + step) % count)
+            .find(|number| !self.holders.contains_key(number))?;
         self.next = (number + 1) % count;
         self.hold(number, node);
         Some(self.part(number))
@@ -48,7 +49,9 @@ impl Ranges {
     pub(super) fn occupy(&mut self, range: Ipv4Net, node: &str) -> bool {
         let range = range.trunc();
         let (first, last) = match (self.cluster.contains(&range), range.contains(&self.cluster)) {
-            (true, _) => (self.number_of(range.network().to_bits()), self.number_of(range.broadcast().to_bits())),
+            (true, _) => {
+                (self.number_of(range.network().to_bits()), self.number_of(range.broadcast().to_bits()))
+            }
             (false, true) => (0, self.count() - 1),
             (false, false) => return false,
         };

@@ -39,7 +39,8 @@ impl CniConfig {
     pub fn others_file(&self) -> Option<PathBuf> {
         let entries = fs::read_dir(&self.others).ok()?;
         let files = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| {
-            path.extension().and_then(|e| e.to_str()).is_some_and(|e| EXTENSIONS.contains(&e)) && path.is_file()
+            path.extension().and_then(|e| e.to_str()).is_some_and(|e| EXTENSIONS.contains(&e))
+                && path.is_file()
         });
         files.min()
     }
@@ -115,7 +116,10 @@ mod tests {
         let text = fs::read_to_string(config.directory.join(FILE)).unwrap();
         let written: serde_json::Value = serde_json::from_str(&text).unwrap();
         let bridge = &written["plugins"][0];
-        assert_eq!((&bridge["type"], &bridge["bridge"], &bridge["mtu"]), (&json!("bridge"), &json!(BRIDGE), &json!(1450)));
+        assert_eq!(
+            (&bridge["type"], &bridge["bridge"], &bridge["mtu"]),
+            (&json!("bridge"), &json!(BRIDGE), &json!(1450))
+        );
         assert_eq!(bridge["ipam"]["ranges"], json!([[{ "subnet": "10.42.0.0/25" }]]));
         assert_eq!(written["plugins"][1]["type"], "portmap");
         assert!(config.write("10.42.1.0/25".parse().unwrap(), None).unwrap());

@@ -209,9 +209,11 @@ impl Kernel {
             }
         }
         let mut remotes = BTreeSet::new();
-        for entry in of(AddressFamily::Inet).await?.iter().filter(|entry| {
-            entry.header.ifindex == index && entry.header.state == NeighbourState::Permanent
-        }) {
+        for entry in of(AddressFamily::Inet)
+            .await?
+            .iter()
+            .filter(|entry| entry.header.ifindex == index && entry.header.state == NeighbourState::Permanent)
+        {
             if let (Some(mac), Some(address)) = read_neighbour(entry) {
                 // Without the other half it is as good as wrong, and is set again.
                 let node = nodes.remove(&mac).unwrap_or(Ipv4Addr::UNSPECIFIED);
@@ -282,7 +284,9 @@ impl Kernel {
     async fn route_message(&self, owner: Owner, route: &Route) -> Result<RouteMessage, Error> {
         let index = match &route.kind {
             RouteKind::Unreachable => None,
-            RouteKind::Local { .. } | RouteKind::Translated { .. } => Some(self.links().await?.index(LOOPBACK)?),
+            RouteKind::Local { .. } | RouteKind::Translated { .. } => {
+                Some(self.links().await?.index(LOOPBACK)?)
+            }
             RouteKind::Via { link, .. } | RouteKind::Tunnel { link, .. } => {
                 Some(self.links().await?.index(link)?)
             }
@@ -324,7 +328,9 @@ fn read_route(message: &RouteMessage, links: &Links) -> Option<Route> {
     let kind = match (message.header.kind, gateway, link) {
         (RouteType::Local, ..) => RouteKind::Local { source },
         (RouteType::Unreachable, ..) => RouteKind::Unreachable,
-        (RouteType::Unicast, Some(gateway), Some(link)) if message.header.flags.contains(RouteFlags::Onlink) => {
+        (RouteType::Unicast, Some(gateway), Some(link))
+            if message.header.flags.contains(RouteFlags::Onlink) =>
+        {
             RouteKind::Tunnel { gateway, link }
         }
         (RouteType::Unicast, Some(gateway), Some(link)) => RouteKind::Via { gateway, link },

@@ -49,7 +49,10 @@ impl PodNetwork {
     pub(crate) fn new(range: &str, is_routed: bool) -> Self {
         let condition = is_routed.then(|| Err("the node has no pod CIDR yet".to_owned()));
         Self {
-            state: Mutex::new(State { range: if is_routed { String::new() } else { range.to_owned() }, condition }),
+            state: Mutex::new(State {
+                range: if is_routed { String::new() } else { range.to_owned() },
+                condition,
+            }),
             changed: Notify::new(),
         }
     }
@@ -122,7 +125,10 @@ async fn set_up(kubelet: &Kubelet, config: &RoutedConfig, cidrs: &[String]) -> R
         return Ok(());
     };
     let std::net::IpAddr::V4(node_ip) = kubelet.config.node_ip else {
-        return Err(Error::Range { cidr: range.all.to_string(), reason: "the node's own address is not IPv4" });
+        return Err(Error::Range {
+            cidr: range.all.to_string(),
+            reason: "the node's own address is not IPv4",
+        });
     };
     let is_first = kubelet.network.range().is_empty();
     if sysctl::set_all()? == Outcome::NoBridgeFilter && is_first {

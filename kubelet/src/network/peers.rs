@@ -154,6 +154,9 @@ mod tests {
         let (own, peers) = read_nodes(&config, &nodes);
         assert_eq!(own.unwrap().all.to_string(), "10.42.0.0/24");
         let [peer] = peers.as_slice() else { panic!("{peers:?}") };
-        assert_eq!((peer.node_ip.to_string().as_str(), peer.range.all.to_string().as_str()), ("192.0.2.2", "10.42.1.0/24"));
+        assert_eq!(
+            (peer.node_ip.to_string().as_str(), peer.range.all.to_string().as_str()),
+            ("192.0.2.2", "10.42.1.0/24")
+        );
     }
 }

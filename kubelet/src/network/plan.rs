@@ -138,7 +138,11 @@ pub fn peer_network(own: Option<&NodeRange>, place: &Place, peers: &[Peer]) -> N
             RouteKind::Via { gateway: peer.node_ip, link: place.link.clone() }
         } else if own.is_some() {
             let gateway = peer.range.tunnel_address();
-            network.remotes.insert(Remote { address: gateway, mac: peer.range.tunnel_mac(), node: peer.node_ip });
+            network.remotes.insert(Remote {
+                address: gateway,
+                mac: peer.range.tunnel_mac(),
+                node: peer.node_ip,
+            });
             RouteKind::Tunnel { gateway, link: TUNNEL.to_owned() }
         } else {
             continue;
@@ -259,7 +263,10 @@ mod tests {
             Remote { address: ip("10.42.2.0"), mac: [0x0a, 0x58, 10, 42, 2, 0], node: ip("198.51.100.9") };
         assert_eq!(network.remotes, BTreeSet::from([remote]));
         let tunnel = network.tunnel.unwrap();
-        assert_eq!((tunnel.address, tunnel.local, tunnel.underlay.as_str()), (ip("10.42.0.0"), ip("192.0.2.1"), "eth0"));
+        assert_eq!(
+            (tunnel.address, tunnel.local, tunnel.underlay.as_str()),
+            (ip("10.42.0.0"), ip("192.0.2.1"), "eth0")
+        );
         // Before the node has its own range, and when all are neighbours, there is no tunnel.
         assert_eq!(peer_network(None, &place(), &peers).routes.len(), 2);
         assert_eq!(peer_network(None, &place(), &peers).tunnel, None);

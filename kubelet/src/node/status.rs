@@ -260,7 +260,11 @@ async fn node_status(
         }),
         images: Some(images),
         runtime_handlers: (!handlers.is_empty()).then_some(handlers),
-        conditions: Some(conditions(&Health { free, problems, network: kubelet.network.condition() }, known, kubelet.now())),
+        conditions: Some(conditions(
+            &Health { free, problems, network: kubelet.network.condition() },
+            known,
+            kubelet.now(),
+        )),
         ..NodeStatus::default()
     }
 }

@@ -176,7 +176,8 @@ pub(super) async fn check(State(authority): State<Arc<Authority>>, request: Requ
     if !groups.iter().any(|group| group == "system:authenticated") {
         groups.push("system:authenticated".to_owned());
     }
-    let (verb, subresource) = (verb(request.method(), request.uri().path()), subresource(request.uri().path()));
+    let (verb, subresource) =
+        (verb(request.method(), request.uri().path()), subresource(request.uri().path()));
     if authority.may(&name, &groups, verb, subresource).await
         || (subresource != "proxy" && authority.may(&name, &groups, verb, "proxy").await)
     {
@@ -206,11 +207,9 @@ mod tests {
 
     #[test]
     fn streams_are_created_whatever_their_method() {
-        for (path, expected) in [
-            ("/exec/ns/p/c", "create"),
-            ("/portForward/ns/p", "create"),
-            ("/containerLogs/ns/p/c", "get"),
-        ] {
+        for (path, expected) in
+            [("/exec/ns/p/c", "create"), ("/portForward/ns/p", "create"), ("/containerLogs/ns/p/c", "get")]
+        {
             assert_eq!(verb(&Method::GET, path), expected);
         }
     }

@@ -103,7 +103,11 @@ async fn run_of_uid(shared: Shared, Path(path): OfUid) -> Response {
     run_to_end(shared, &path.into()).await
 }
 
-async fn forward(shared: Shared, Path((namespace, pod)): Path<(String, String)>, request: Request) -> Response {
+async fn forward(
+    shared: Shared,
+    Path((namespace, pod)): Path<(String, String)>,
+    request: Request,
+) -> Response {
     ports(shared, &Wanted { namespace, pod, uid: None, container: String::new() }, request).await
 }
 
@@ -400,10 +404,7 @@ impl Places {
 }
 
 fn not_an_upgrade() -> Response {
-    refusal(
-        StatusCode::BAD_REQUEST,
-        "unable to upgrade: missing upgrade headers in request".to_owned(),
-    )
+    refusal(StatusCode::BAD_REQUEST, "unable to upgrade: missing upgrade headers in request".to_owned())
 }
 
 fn too_many() -> Response {

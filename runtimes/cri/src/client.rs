@@ -12,11 +12,11 @@ use tokio::net::UnixStream;
 use tonic::Request;
 use tonic::transport::{Channel, Endpoint};
 use wherry_runtimes::{
-    AttachRequest, AuthConfig, Container, ContainerConfig, ContainerFilter, ContainerStats, ContainerStatsFilter,
-    ContainerStatus, Error, EventStream, ExecRequest, ExecSyncResponse, Image, ImageFsInfoResponse, ImageService,
-    ImageSpec, LinuxContainerResources, PodSandbox, PodSandboxConfig, PodSandboxFilter, PodSandboxStats,
-    PodSandboxStatsFilter, PodSandboxStatusResponse, PortForwardRequest, Result, RuntimeConfig, RuntimeConfigResponse,
-    RuntimeService, StatusResponse, VersionResponse,
+    AttachRequest, AuthConfig, Container, ContainerConfig, ContainerFilter, ContainerStats,
+    ContainerStatsFilter, ContainerStatus, Error, EventStream, ExecRequest, ExecSyncResponse, Image,
+    ImageFsInfoResponse, ImageService, ImageSpec, LinuxContainerResources, PodSandbox, PodSandboxConfig,
+    PodSandboxFilter, PodSandboxStats, PodSandboxStatsFilter, PodSandboxStatusResponse, PortForwardRequest,
+    Result, RuntimeConfig, RuntimeConfigResponse, RuntimeService, StatusResponse, VersionResponse,
 };
 
 use crate::code::from_status;

@@ -89,10 +89,10 @@ async fn ask(target: &Target, headers: HeaderMap) -> Result<Answer, Error> {
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(Error::Http)?;
     let mut request = Request::new(Empty::<Bytes>::new());
     *request.method_mut() = Method::POST;
-    *request.uri_mut() = target.path.parse().map_err(|_| Error::Address {
-        url: target.path.clone(),
-        why: "its path cannot be asked for",
-    })?;
+    *request.uri_mut() = target
+        .path
+        .parse()
+        .map_err(|_| Error::Address { url: target.path.clone(), why: "its path cannot be asked for" })?;
     *request.headers_mut() = headers;
     let host = HeaderValue::from_str(&target.address.to_string());
     request.headers_mut().insert(HOST, host.map_err(|error| Error::Upgrade(error.to_string()))?);

@@ -9,7 +9,9 @@ pub enum Error {
     #[error("unable to upgrade: {0}")]
     Upgrade(String),
     /// The client speaks none of the protocols that are spoken here.
-    #[error("unable to upgrade: unable to negotiate protocol: client supports {client:?}, server accepts {server:?}")]
+    #[error(
+        "unable to upgrade: unable to negotiate protocol: client supports {client:?}, server accepts {server:?}"
+    )]
     Negotiate {
         /// The client's.
         client: Vec<String>,

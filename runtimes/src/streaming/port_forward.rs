@@ -45,11 +45,7 @@ struct Pair {
 ///
 /// # Errors
 /// The client broke the protocol, or its connection broke.
-pub async fn serve<T: Io, F>(
-    io: T,
-    pod: &str,
-    forward: impl Fn(u16, Stream) -> F + Send,
-) -> Result<(), Error>
+pub async fn serve<T: Io, F>(io: T, pod: &str, forward: impl Fn(u16, Stream) -> F + Send) -> Result<(), Error>
 where
     F: Future<Output = Result<(), String>> + Send + 'static,
 {
@@ -210,8 +206,7 @@ mod tests {
 
     async fn opened(connection: &Connection, id: &str, port: u16) -> (Stream, Stream) {
         let text = port.to_string();
-        let headers =
-            |kind| Headers::new([("streamType", kind), ("port", text.as_str()), ("requestID", id)]);
+        let headers = |kind| Headers::new([("streamType", kind), ("port", text.as_str()), ("requestID", id)]);
         let error = connection.open(headers("error")).await.unwrap();
         (connection.open(headers("data")).await.unwrap(), error)
     }
@@ -230,9 +225,8 @@ mod tests {
         });
         let (near, far) = tokio::io::duplex(4096);
         tasks.spawn(async move {
-            let forward = move |port: u16, stream| {
-                forward_tcp(std::net::SocketAddr::new(address.ip(), port), stream)
-            };
+            let forward =
+                move |port: u16, stream| forward_tcp(std::net::SocketAddr::new(address.ip(), port), stream);
             serve(far, "p", forward).await.unwrap();
         });
         let (client, driver) = spdy::connect(near, Role::Client, IDLE_TIMEOUT).unwrap();

@@ -123,9 +123,8 @@ where
     let (ends, driver) = channels(websocket(io).await, count, first);
     let session = async move {
         let mut ends: Vec<Option<DuplexStream>> = ends.into_iter().map(Some).collect();
-        let mut take = |stream: usize| {
-            ends.get_mut(stream).and_then(Option::take).filter(|_| options.wants(stream))
-        };
+        let mut take =
+            |stream: usize| ends.get_mut(stream).and_then(Option::take).filter(|_| options.wants(stream));
         let streams = Streams {
             stdin: take(STDIN).map(|end| Box::new(end) as BoxRead),
             stdout: take(STDOUT).map(|end| Box::new(end) as BoxWrite),
@@ -240,7 +239,8 @@ async fn converse(connection: &Connection, options: Options, streams: Streams) -
         Ok::<_, Error>(status)
     };
     let outputs = async {
-        let ((), (), status) = tokio::join!(pass(stdout, streams.stdout), pass(stderr, streams.stderr), status);
+        let ((), (), status) =
+            tokio::join!(pass(stdout, streams.stdout), pass(stderr, streams.stderr), status);
         status
     };
     let inputs = async {

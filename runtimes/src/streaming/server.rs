@@ -260,10 +260,7 @@ struct Granted {
     prepared: Prepared,
 }
 
-fn grant(
-    request: &Request<Incoming>,
-    prepared: Prepared,
-) -> Result<(Response<Full<Bytes>>, Granted), Error> {
+fn grant(request: &Request<Incoming>, prepared: Prepared) -> Result<(Response<Full<Bytes>>, Granted), Error> {
     let headers = request.headers();
     let transport = upgrade::requested(headers)
         .ok_or_else(|| Error::Upgrade("missing upgrade headers in request".to_owned()))?;

@@ -14,7 +14,8 @@ pub fn of_exit_code(code: i32) -> Status {
     if code == 0 {
         return Status { details: None, ..Status::success(StatusDetails::default()) };
     }
-    let cause = StatusCause { reason: EXIT_CODE.to_owned(), message: code.to_string(), ..StatusCause::default() };
+    let cause =
+        StatusCause { reason: EXIT_CODE.to_owned(), message: code.to_string(), ..StatusCause::default() };
     Status {
         reason: NON_ZERO_EXIT_CODE.to_owned(),
         details: Some(StatusDetails { causes: vec![cause], ..StatusDetails::default() }),
@@ -56,9 +57,6 @@ mod tests {
         assert_eq!(good["status"], "Success");
         assert_eq!(good.get("details"), None);
         let broken: serde_json::Value = serde_json::from_slice(&to_bytes(&of_failure("no"))).unwrap();
-        assert_eq!(
-            broken["message"],
-            "Internal error occurred: error executing command in container: no"
-        );
+        assert_eq!(broken["message"], "Internal error occurred: error executing command in container: no");
     }
 }

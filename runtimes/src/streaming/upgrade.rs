@@ -1,7 +1,8 @@
 //! The request that becomes a stream: what it asks for, and the answer that grants it.
 
 use http::header::{
-    CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+    CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
+    UPGRADE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -121,7 +122,10 @@ mod tests {
     #[test]
     fn the_transport_is_what_the_headers_ask_for() {
         for (pairs, expected) in [
-            (&[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")][..], Some(Transport::WebSocket)),
+            (
+                &[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")][..],
+                Some(Transport::WebSocket),
+            ),
             (&[("Connection", "Upgrade"), ("Upgrade", "SPDY/3.1")], Some(Transport::Spdy)),
             (&[("upgrade", "websocket")], None),
             (&[("connection", "upgrade"), ("upgrade", "h2c")], None),
@@ -145,7 +149,8 @@ mod tests {
 
     #[test]
     fn a_websocket_is_granted_as_the_rfc_says() {
-        let asked = headers(&[("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="), ("sec-websocket-version", "13")]);
+        let asked =
+            headers(&[("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="), ("sec-websocket-version", "13")]);
         let response: Response<()> = granted(&asked, Transport::WebSocket, "v5.channel.k8s.io").unwrap();
         assert_eq!(response.headers()[SEC_WEBSOCKET_ACCEPT], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
         assert!(granted::<()>(&headers(&[]), Transport::WebSocket, "x").is_err());

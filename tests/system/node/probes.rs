@@ -18,7 +18,10 @@ fn a_startup_probe_holds_back_the_liveness_probe_that_then_restarts_the_containe
         .to_string(),
     );
     let address = cluster.pod_address("probed", 9000);
-    cluster.wait_events("probed", &[&format!("Warning Unhealthy Startup probe failed: Get \"http://{}", cluster.site().pod_prefix())]);
+    cluster.wait_events(
+        "probed",
+        &[&format!("Warning Unhealthy Startup probe failed: Get \"http://{}", cluster.site().pod_prefix())],
+    );
     // Time enough for two failures of the liveness probe, if it were at work.
     std::thread::sleep(std::time::Duration::from_secs(3));
     let state = "jsonpath={.status.containerStatuses[0].restartCount} {.status.containerStatuses[0].started} {.status.containerStatuses[0].ready}";

@@ -40,7 +40,8 @@ fn pods_of_all_nodes_reach_each_other_directly_on_one_link_and_through_a_tunnel_
     let far = SecondNode::join(&cluster, "far", far);
     for node in ["near", "far"] {
         eventually("the node", || {
-            let output = cluster.kubectl(&["wait", "--for=condition=Ready", &format!("node/{node}"), "--timeout=5s"]);
+            let output =
+                cluster.kubectl(&["wait", "--for=condition=Ready", &format!("node/{node}"), "--timeout=5s"]);
             if output.code == 0 { Ok(()) } else { Err(format!("{output:?}\n{}\n{}", near.log(), far.log())) }
         });
     }
@@ -48,7 +49,8 @@ fn pods_of_all_nodes_reach_each_other_directly_on_one_link_and_through_a_tunnel_
     for node in [&near, &far] {
         node.load_image(file.to_str().unwrap(), HTTP);
     }
-    let ranges = cluster.ok(&["get", "nodes", "-o", "jsonpath={range .items[*]}{.spec.podCIDR}{\"\\n\"}{end}"]);
+    let ranges =
+        cluster.ok(&["get", "nodes", "-o", "jsonpath={range .items[*]}{.spec.podCIDR}{\"\\n\"}{end}"]);
     let mut ranges: Vec<&str> = ranges.lines().collect();
     ranges.sort_unstable();
     assert_eq!(ranges, ["10.42.0.0/24", "10.42.1.0/24", "10.42.2.0/24"]);
@@ -65,7 +67,11 @@ fn pods_of_all_nodes_reach_each_other_directly_on_one_link_and_through_a_tunnel_
                 });
                 let path = format!("/get?{pod}/by-guest");
                 let answer = try_get(pods[from], &path).map_err(|error| error.to_string());
-                assert_eq!(answer, Ok((200, "200: hello from /by-guest\n\n".to_owned())), "from {from} to {to}");
+                assert_eq!(
+                    answer,
+                    Ok((200, "200: hello from /by-guest\n\n".to_owned())),
+                    "from {from} to {to}"
+                );
             });
         }
     }
@@ -75,7 +81,11 @@ fn pods_of_all_nodes_reach_each_other_directly_on_one_link_and_through_a_tunnel_
     assert!(own.contains(&format!("via {near_ip} dev eth0")), "{own}");
     assert!(own.contains("dev wherry.1 onlink"), "{own}");
     let far_routes = routes(machines[2]);
-    assert_eq!(far_routes.lines().filter(|line| line.contains("dev wherry.1 onlink")).count(), 2, "{far_routes}");
+    assert_eq!(
+        far_routes.lines().filter(|line| line.contains("dev wherry.1 onlink")).count(),
+        2,
+        "{far_routes}"
+    );
 
     // A node that is gone is led to no more, and its range is another's to have.
     let node_range = cluster.ok(&["get", "node", "near", "-o", "jsonpath={.spec.podCIDR}"]);
@@ -101,7 +111,9 @@ fn a_cluster_without_a_range_left_says_so_and_gives_out_what_comes_back() {
     let cluster =
         TestCluster::start_at(Site::Routed(Box::new(machine)), Some(outside), &["--pod-cidr=10.42.0.0/23"]);
     let node = |name: &str| {
-        cluster.apply(&serde_json::json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}}).to_string());
+        cluster.apply(
+            &serde_json::json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}}).to_string(),
+        );
     };
     let range = |name: &str| cluster.ok(&["get", "node", name, "-o", "jsonpath={.spec.podCIDR}"]);
     node("second");

@@ -6,8 +6,13 @@ use crate::support::{Outside, Site, TestCluster, eventually, get};
 /// Routes and devices of ours.
 fn of_ours(cluster: &TestCluster) -> String {
     let namespace = cluster.site().machine().unwrap().namespace();
-    let all = ["route show table all proto 87", "route show table all proto 88", "-brief link"].map(|what| namespace.ip(what));
-    all.concat().lines().filter(|line| !line.starts_with("lo ") && !line.starts_with("eth0@")).collect::<Vec<_>>().join("\n")
+    let all = ["route show table all proto 87", "route show table all proto 88", "-brief link"]
+        .map(|what| namespace.ip(what));
+    all.concat()
+        .lines()
+        .filter(|line| !line.starts_with("lo ") && !line.starts_with("eth0@"))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 #[test]

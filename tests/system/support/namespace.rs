@@ -122,7 +122,10 @@ impl Mounts {
     pub(crate) fn command(&self, program: &Path, group: &ControlGroup) -> Command {
         let mut command = Command::new("nsenter");
         command.arg(format!("--mount={}", descriptor(&self.handle).display()));
-        command.args(["sh", "-c", r#"echo $$ > "$0/cgroup.procs" && exec "$@""#]).arg(group.path()).arg(program);
+        command
+            .args(["sh", "-c", r#"echo $$ > "$0/cgroup.procs" && exec "$@""#])
+            .arg(group.path())
+            .arg(program);
         command
     }
 }

@@ -37,13 +37,39 @@ pub(crate) fn validate_selected(
     owner: &str,
     path: &Path,
 ) -> ErrorList {
+    let mut errors = selected(template, selector, path);
+    errors.extend(validate(template, path));
+    errors.extend(runs_for_ever(template, owner, path));
+    errors
+}
+
+/// The same without the pod's own specification, which is whole only with what its owner adds.
+pub(crate) fn validate_selected_partly(
+    template: &PodTemplateSpec,
+    selector: &Selector,
+    owner: &str,
+    path: &Path,
+) -> ErrorList {
+    let mut errors = selected(template, selector, path);
+    let metadata = template.metadata.clone().unwrap_or_default();
+    errors.extend(fields::labels(&metadata.labels.unwrap_or_default(), &path.child("labels")));
+    errors.extend(fields::annotations(&metadata.annotations.unwrap_or_default(), &path.child("annotations")));
+    errors.extend(runs_for_ever(template, owner, path));
+    errors
+}
+
+fn selected(template: &PodTemplateSpec, selector: &Selector, path: &Path) -> ErrorList {
     let mut errors = ErrorList::new();
     let labels = template.metadata.as_ref().and_then(|metadata| metadata.labels.clone());
     if !selector.is_everything() && !selector.matches(labels.as_ref().unwrap_or(&BTreeMap::new())) {
         let path = path.child("metadata").child("labels");
         errors.push(Error::invalid(&path, json!(labels), "`selector` does not match template `labels`"));
     }
-    errors.extend(validate(template, path));
+    errors
+}
+
+fn runs_for_ever(template: &PodTemplateSpec, owner: &str, path: &Path) -> ErrorList {
+    let mut errors = ErrorList::new();
     let pod = template.spec.as_ref();
     let policy = pod.and_then(|pod| pod.restart_policy.as_deref()).unwrap_or_default();
     if policy != "Always" {

@@ -393,7 +393,9 @@ mod tests {
         }
         let data: Vec<u8> = got
             .iter()
-            .filter_map(|frame| if let Frame::Data { bytes, .. } = frame { Some(bytes.to_vec()) } else { None })
+            .filter_map(
+                |frame| if let Frame::Data { bytes, .. } = frame { Some(bytes.to_vec()) } else { None },
+            )
             .flatten()
             .collect();
         assert_eq!(data, b"hello");
@@ -462,7 +464,16 @@ mod tests {
             }
             // Half of it looks like a control frame.
             if noise & 1 == 0 {
-                bytes[..8].copy_from_slice(&[0x80, 3, 0, (noise >> 8) as u8 % 11, (noise >> 16) as u8, 0, 0, 40]);
+                bytes[..8].copy_from_slice(&[
+                    0x80,
+                    3,
+                    0,
+                    (noise >> 8) as u8 % 11,
+                    (noise >> 16) as u8,
+                    0,
+                    0,
+                    40,
+                ]);
             }
             drain(bytes);
         }

@@ -19,9 +19,7 @@ pub struct Headers(Vec<(String, String)>);
 impl Headers {
     /// These names and values. Names are made lower case.
     pub fn new<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
-        Self(
-            pairs.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect(),
-        )
+        Self(pairs.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect())
     }
 
     /// The value of a name in lower case; the first where there are several.
@@ -165,7 +163,10 @@ mod tests {
         assert_eq!(block(7).get("requestid"), Some("7"));
         let large = Headers::new([("x", "y".repeat(20_000).as_str())]);
         assert_eq!(inflater.decode(&encoder.encode(&large).unwrap()).unwrap(), large);
-        assert_eq!(inflater.decode(&encoder.encode(&Headers::default()).unwrap()).unwrap(), Headers::default());
+        assert_eq!(
+            inflater.decode(&encoder.encode(&Headers::default()).unwrap()).unwrap(),
+            Headers::default()
+        );
     }
 
     #[test]
