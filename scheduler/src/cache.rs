@@ -8,6 +8,7 @@ use wherry_client::ObjectKey;
 
 use crate::pod_info::PodInfo;
 use crate::snapshot::Snapshot;
+use crate::volumes::Volumes;
 
 /// The nodes with their pods. A pod that was given a node counts there from the decision on (it is *assumed*), until the
 /// informer shows it there, or its binding fails.
@@ -28,6 +29,11 @@ impl Cache {
     /// What the scheduling cycle reads.
     pub fn snapshot(&self) -> &Snapshot {
         &self.snapshot
+    }
+
+    /// What is known of storage.
+    pub fn volumes_mut(&mut self) -> &mut Volumes {
+        self.snapshot.volumes_mut()
     }
 
     /// A node has come or changed. Pods that were seen before it count from now on.
@@ -84,13 +90,14 @@ impl Cache {
         if let Some(node) = self.snapshot.node_mut(&placed.node) {
             node.add_pod(&placed.pod);
         }
+        self.snapshot.volumes_mut().add_user(&placed.pod);
         self.pods.insert(placed.pod.key.clone(), placed);
     }
 
     fn remove(&mut self, key: &ObjectKey) {
-        if let Some(placed) = self.pods.remove(key)
-            && let Some(node) = self.snapshot.node_mut(&placed.node)
-        {
+        let Some(placed) = self.pods.remove(key) else { return };
+        self.snapshot.volumes_mut().remove_user(&placed.pod);
+        if let Some(node) = self.snapshot.node_mut(&placed.node) {
             node.remove_pod(&placed.pod);
         }
     }

@@ -29,6 +29,13 @@ pub enum Decision {
 pub fn cycle(snapshot: &Snapshot, profile: &Profile, pod: &PodInfo, start: usize) -> Decision {
     let nodes = snapshot.nodes();
     let mut diagnosis = Diagnosis::new(nodes.len());
+    for filter in &profile.filters {
+        if let Some(before) = filter.pre_filter(pod, snapshot) {
+            diagnosis.before = Some(before);
+            diagnosis.rejected_by.insert(filter.name());
+            return Decision::Unschedulable(diagnosis);
+        }
+    }
     let candidates = candidates(snapshot, profile, pod);
     let order: Box<dyn Iterator<Item = &NodeInfo>> = match &candidates {
         Some(candidates) => Box::new(candidates.nodes.iter().copied()),
@@ -42,7 +49,7 @@ pub fn cycle(snapshot: &Snapshot, profile: &Profile, pod: &PodInfo, start: usize
     let mut evaluated = 0;
     for node in order {
         evaluated += 1;
-        let rejection = profile.filters.iter().find_map(|filter| match filter.filter(pod, node) {
+        let rejection = profile.filters.iter().find_map(|filter| match filter.filter(pod, node, snapshot) {
             Verdict::Feasible => None,
             rejection => Some((filter.name(), rejection)),
         });

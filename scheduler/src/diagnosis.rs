@@ -12,6 +12,8 @@ pub struct Diagnosis {
     pub node_count: usize,
     /// How many nodes have the reason.
     pub reasons: BTreeMap<Reason, usize>,
+    /// Why no node was looked at, if a plugin knew beforehand that none will do.
+    pub before: Option<String>,
     /// The plugins whose rejection must change before another attempt can succeed.
     pub rejected_by: BTreeSet<&'static str>,
 }
@@ -51,6 +53,9 @@ impl fmt::Display for Diagnosis {
             return f.write_str("no nodes available to schedule pods");
         }
         write!(f, "0/{} nodes are available:", self.node_count)?;
+        if let Some(before) = &self.before {
+            return write!(f, " {before}.");
+        }
         // Ordered as text, count and all, as Kubernetes does.
         let mut reasons: Vec<_> =
             self.reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
@@ -81,6 +86,8 @@ mod tests {
             "0/13 nodes are available: 1 Insufficient memory, 10 node(s) had untolerated taint(s), 3 Insufficient cpu."
         );
         assert_eq!(Vec::from_iter(diagnosis.rejected_by), ["NodeResourcesFit", "TaintToleration"]);
+        let before = Diagnosis { before: Some("pod has a problem".to_owned()), ..Diagnosis::new(2) };
+        assert_eq!(before.to_string(), "0/2 nodes are available: pod has a problem.");
         assert_eq!(Diagnosis::new(0).to_string(), "no nodes available to schedule pods");
     }
 }

@@ -40,6 +40,8 @@ pub enum ClusterEvent<'a> {
     NodeUpdated(&'a NodeInfo),
     /// A pod that was assigned to a node is gone or has ended.
     AssignedPodGone(&'a PodInfo),
+    /// A claim, a volume or a class of storage has come or changed.
+    VolumesChanged,
 }
 
 /// Decides whether a pod may enter the queue at all.
@@ -61,8 +63,13 @@ pub trait Filter: Debug + Send + Sync {
         None
     }
 
+    /// Why the pod cannot run on any node, whatever node it is; asked before the nodes are looked at.
+    fn pre_filter(&self, _pod: &PodInfo, _cluster: &Snapshot) -> Option<String> {
+        None
+    }
+
     /// Whether the pod can run on this node.
-    fn filter(&self, pod: &PodInfo, node: &NodeInfo) -> Verdict;
+    fn filter(&self, pod: &PodInfo, node: &NodeInfo, cluster: &Snapshot) -> Verdict;
 
     /// Whether the event may be what a pod has waited for that this plugin rejected.
     fn may_help(&self, pod: &PodInfo, event: ClusterEvent<'_>) -> bool;
@@ -134,6 +141,9 @@ impl Profile {
                 Box::new(plugins::NodeAffinity),
                 Box::new(plugins::NodePorts),
                 Box::new(plugins::NodeResourcesFit),
+                Box::new(plugins::VolumeRestrictions),
+                Box::new(plugins::VolumeBinding),
+                Box::new(plugins::VolumeZone),
             ],
             scores: vec![
                 score(3, Box::new(plugins::TaintToleration)),

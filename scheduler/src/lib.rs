@@ -7,7 +7,7 @@
 //! Invariants: a decision counts in the cache before the next one is made; a pod is bound with its uid, once; a pod that
 //! could not be scheduled is told why and is tried again when something changes that its rejecting plugins care for.
 //!
-//! Not done: preemption, pod affinity and anti-affinity, topology spread, volumes, dynamic resources.
+//! Not done: preemption, pod affinity and anti-affinity, topology spread, limits of attachable volumes, dynamic resources.
 
 mod bind;
 pub mod cache;
@@ -27,10 +27,12 @@ pub mod snapshot;
 mod testing;
 #[cfg(test)]
 mod tests;
+pub mod volumes;
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::storage::v1::StorageClass;
 use kube::Client;
 use wherry_client::{Informers, Lifecycle, Selection};
 
@@ -90,7 +92,16 @@ pub async fn run(client: Client, config: Config, lifecycle: Lifecycle) -> Result
     nodes.subscribe(move |change| on_node.on_node(change));
     let on_pod = Arc::clone(&scheduler);
     pods.subscribe(move |change| on_pod.on_pod(change));
-    if nodes.wait_synced().await && pods.wait_synced().await {
+    let (claims, volumes) = (informers.of::<PersistentVolumeClaim>(), informers.of::<PersistentVolume>());
+    let classes = informers.of::<StorageClass>();
+    let on_volumes = Arc::clone(&scheduler);
+    claims.subscribe(move |change| on_volumes.on_claim(change));
+    let on_volumes = Arc::clone(&scheduler);
+    volumes.subscribe(move |change| on_volumes.on_volume(change));
+    let on_volumes = Arc::clone(&scheduler);
+    classes.subscribe(move |change| on_volumes.on_class(change));
+    let storage = claims.wait_synced().await && volumes.wait_synced().await && classes.wait_synced().await;
+    if storage && nodes.wait_synced().await && pods.wait_synced().await {
         lifecycle.readiness.set_ready();
         scheduler.run(&lifecycle).await;
     }

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Pod, Toleration};
+use k8s_openapi::api::core::v1::{Pod, Toleration, Volume};
 use wherry_client::ObjectKey;
+use wherry_client::volumes::ephemeral_claim_name;
 
 use crate::host_ports::{HostPort, host_ports};
 use crate::resources::{Resources, Weight, pod_requests, pod_weight};
@@ -34,6 +35,35 @@ pub struct PodInfo {
     pub images: Vec<String>,
     /// How many containers it has, init containers included.
     pub container_count: usize,
+    /// The claims that it uses.
+    pub claims: Vec<ClaimUse>,
+}
+
+/// A claim that a pod uses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClaimUse {
+    /// Namespace and name.
+    pub key: ObjectKey,
+    /// Whether it is made for the pod, with the pod.
+    pub is_ephemeral: bool,
+}
+
+fn claims(pod: &Pod) -> Vec<ClaimUse> {
+    let metadata = &pod.metadata;
+    let namespace = metadata.namespace.as_deref().unwrap_or_default();
+    let pod_name = metadata.name.as_deref().unwrap_or_default();
+    let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
+    let claim = |volume: &Volume| match (&volume.persistent_volume_claim, &volume.ephemeral) {
+        (Some(source), _) => {
+            Some(ClaimUse { key: ObjectKey::new(namespace, source.claim_name.clone()), is_ephemeral: false })
+        }
+        (None, Some(_)) => Some(ClaimUse {
+            key: ObjectKey::new(namespace, ephemeral_claim_name(pod_name, &volume.name)),
+            is_ephemeral: true,
+        }),
+        (None, None) => None,
+    };
+    volumes.iter().filter_map(claim).collect()
 }
 
 impl PodInfo {
@@ -56,6 +86,7 @@ impl PodInfo {
                 .filter_map(|container| Some(canonical_image(container.image.as_deref()?)))
                 .collect(),
             container_count: containers().count(),
+            claims: claims(&pod),
             pod,
         }
     }

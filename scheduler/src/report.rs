@@ -41,7 +41,9 @@ pub(crate) async fn failed(client: &Client, recorder: &EventRecorder, pod: &PodI
 fn reason(failure: &Failure) -> &'static str {
     match failure {
         Failure::Unschedulable { .. } => "Unschedulable",
-        Failure::Gone | Failure::Rejected { .. } => "SchedulerError",
+        Failure::Gone | Failure::Rejected { .. } | Failure::Volumes { .. } | Failure::VolumesLate => {
+            "SchedulerError"
+        }
     }
 }
 

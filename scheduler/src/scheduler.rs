@@ -1,14 +1,16 @@
 //! The loop: pods come in from informers, decisions go out as bindings.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::storage::v1::StorageClass;
 use kube::Client;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use wherry_client::{Change, EventRecorder, Lifecycle};
+use wherry_client::{Change, EventRecorder, Lifecycle, ObjectKey};
 
 use crate::Config;
 use crate::bind::{self, Failure};
@@ -18,9 +20,13 @@ use crate::framework::{ClusterEvent, Profile};
 use crate::pod_info::{PodInfo, is_terminal};
 use crate::queue::{Queue, Rejection};
 use crate::report;
+use crate::volumes::{VolumePlan, Volumes};
 
 /// How long bindings that are under way may take when the scheduler is to stop.
 const DRAIN: Duration = Duration::from_secs(5);
+
+/// How long a pod that has a node waits for its volumes. Source: kube-scheduler's `bindTimeoutSeconds`.
+const VOLUMES_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// A profile and who speaks for it.
 pub(crate) struct Speaker {
@@ -42,11 +48,24 @@ struct State {
     queue: Queue,
     /// Where the next cycle begins to look at nodes.
     start: usize,
+    /// Pods that have a node and wait for their volumes.
+    waiting: HashMap<ObjectKey, WaitingForVolumes>,
+}
+
+/// A decision that is carried out when the pod's volumes are there.
+struct WaitingForVolumes {
+    pod: Arc<PodInfo>,
+    node: String,
+    until: Instant,
+    /// Whether claims and volumes were told already.
+    is_told: bool,
 }
 
 /// What the loop does next.
 enum Step {
     Bind { pod: Arc<PodInfo>, node: String },
+    TellVolumes { pod: Arc<PodInfo>, plan: VolumePlan, node: String },
+    Fail { pod: Arc<PodInfo>, failure: Failure },
     Report { pod: Arc<PodInfo>, message: String },
     Wait { until: Option<Instant> },
 }
@@ -58,7 +77,12 @@ impl Scheduler {
             recorder: EventRecorder::new(client.clone(), name.clone(), ""),
         };
         let speakers = config.scheduler_names.iter().map(speaker).collect();
-        let state = State { cache: Cache::default(), queue: Queue::new(config.delays), start: 0 };
+        let state = State {
+            cache: Cache::default(),
+            queue: Queue::new(config.delays),
+            start: 0,
+            waiting: HashMap::new(),
+        };
         Arc::new(Self {
             client,
             speakers,
@@ -80,6 +104,12 @@ impl Scheduler {
             match self.step(Instant::now()) {
                 Step::Bind { pod, node } => {
                     in_flight.spawn(Arc::clone(&self).bind(pod, node));
+                }
+                Step::TellVolumes { pod, plan, node } => {
+                    in_flight.spawn(Arc::clone(&self).tell_volumes(pod, plan, node));
+                }
+                Step::Fail { pod, failure } => {
+                    in_flight.spawn(Arc::clone(&self).failed(pod, failure));
                 }
                 Step::Report { pod, message } => {
                     in_flight.spawn(Arc::clone(&self).report(pod, Failure::Unschedulable { message }));
@@ -104,8 +134,14 @@ impl Scheduler {
     /// Decide the next pod. What was decided counts at once.
     fn step(&self, now: Instant) -> Step {
         let mut state = self.lock();
-        let State { cache, queue, start } = &mut *state;
-        let Some(pod) = queue.pop(now) else { return Step::Wait { until: queue.next_due() } };
+        if let Some(step) = state.next_waiting(now) {
+            return step;
+        }
+        let due = state.waiting.values().map(|waiting| waiting.until).min();
+        let State { cache, queue, start, waiting } = &mut *state;
+        let Some(pod) = queue.pop(now) else {
+            return Step::Wait { until: queue.next_due().into_iter().chain(due).min() };
+        };
         let Some(speaker) = self.speaker(&pod) else {
             queue.remove(&pod.key);
             return Step::Wait { until: Some(now) };
@@ -113,8 +149,17 @@ impl Scheduler {
         match cycle(cache.snapshot(), &speaker.profile, &pod, *start) {
             Decision::Bind { node, evaluated } => {
                 *start = start.wrapping_add(evaluated);
+                let plan = cache.snapshot().node(&node).and_then(|info| {
+                    cache.snapshot().volumes().plan(&pod, info).ok().filter(|plan| !plan.is_empty())
+                });
                 cache.assume(Arc::clone(&pod), &node);
-                Step::Bind { pod, node }
+                let Some(plan) = plan else { return Step::Bind { pod, node } };
+                cache.volumes_mut().assume(&pod, &plan);
+                let until = now + VOLUMES_TIMEOUT;
+                let waits =
+                    WaitingForVolumes { pod: Arc::clone(&pod), node: node.clone(), until, is_told: false };
+                waiting.insert(pod.key.clone(), waits);
+                Step::TellVolumes { pod, plan, node }
             }
             Decision::Unschedulable(diagnosis) => {
                 let message = diagnosis.to_string();
@@ -135,19 +180,76 @@ impl Scheduler {
             }
             Err(failure) => {
                 tracing::warn!(pod = %pod.key, node, %failure, "binding failed");
-                {
-                    let mut state = self.lock();
-                    state.cache.forget(&pod);
-                    match failure {
-                        Failure::Gone => state.queue.remove(&pod.key),
-                        _ => state.queue.set_failed(&pod, Instant::now()),
-                    }
-                    self.tell(&mut state, ClusterEvent::AssignedPodGone(&pod));
-                }
-                self.wake.notify_one();
-                self.report(pod, failure).await;
+                self.failed(pod, failure).await;
             }
         }
+    }
+
+    /// The decision for the pod does not stand.
+    async fn failed(self: Arc<Self>, pod: Arc<PodInfo>, failure: Failure) {
+        {
+            let mut state = self.lock();
+            state.waiting.remove(&pod.key);
+            state.cache.forget(&pod);
+            state.cache.volumes_mut().forget(&pod);
+            match failure {
+                Failure::Gone => state.queue.remove(&pod.key),
+                _ => state.queue.set_failed(&pod, Instant::now()),
+            }
+            self.tell(&mut state, ClusterEvent::AssignedPodGone(&pod));
+        }
+        self.wake.notify_one();
+        self.report(pod, failure).await;
+    }
+
+    /// Volumes and claims learn what was decided; who provisions and who binds does the rest.
+    async fn tell_volumes(self: Arc<Self>, pod: Arc<PodInfo>, plan: VolumePlan, node: String) {
+        match bind::tell_volumes(&self.client, &plan, &node).await {
+            Ok(()) => {
+                if let Some(waiting) = self.lock().waiting.get_mut(&pod.key) {
+                    waiting.is_told = true;
+                }
+                self.wake.notify_one();
+            }
+            Err(failure) => {
+                tracing::warn!(pod = %pod.key, node, %failure, "volumes were not told");
+                self.failed(pod, failure).await;
+            }
+        }
+    }
+
+    /// A claim has come, changed or gone.
+    pub(crate) fn on_claim(&self, change: Change<'_, PersistentVolumeClaim>) {
+        self.on_storage(|volumes| match change {
+            Change::Deleted(claim) => volumes.remove_claim(claim),
+            Change::Added(claim) | Change::Updated { new: claim, .. } => volumes.set_claim(Arc::clone(claim)),
+        });
+    }
+
+    /// A volume has come, changed or gone.
+    pub(crate) fn on_volume(&self, change: Change<'_, PersistentVolume>) {
+        self.on_storage(|volumes| match change {
+            Change::Deleted(volume) => volumes.remove_volume(volume),
+            Change::Added(volume) | Change::Updated { new: volume, .. } => {
+                volumes.set_volume(Arc::clone(volume));
+            }
+        });
+    }
+
+    /// A class of storage has come, changed or gone.
+    pub(crate) fn on_class(&self, change: Change<'_, StorageClass>) {
+        self.on_storage(|volumes| match change {
+            Change::Deleted(class) => volumes.remove_class(class),
+            Change::Added(class) | Change::Updated { new: class, .. } => volumes.set_class(Arc::clone(class)),
+        });
+    }
+
+    fn on_storage(&self, take_in: impl FnOnce(&mut Volumes)) {
+        let mut state = self.lock();
+        take_in(state.cache.volumes_mut());
+        self.tell(&mut state, ClusterEvent::VolumesChanged);
+        drop(state);
+        self.wake.notify_one();
     }
 
     async fn report(self: Arc<Self>, pod: Arc<PodInfo>, failure: Failure) {
@@ -184,6 +286,14 @@ impl Scheduler {
         let pod = Arc::new(PodInfo::new(Arc::clone(change.object())));
         let is_gone = matches!(change, Change::Deleted(_)) || is_terminal(&pod.pod);
         let mut state = self.lock();
+        if is_gone || pod.pod.metadata.deletion_timestamp.is_some() {
+            let is_same = |waiting: &WaitingForVolumes| waiting.pod.uid == pod.uid;
+            if state.waiting.get(&pod.key).is_some_and(is_same) {
+                state.waiting.remove(&pod.key);
+                state.cache.forget(&pod);
+                state.cache.volumes_mut().forget(&pod);
+            }
+        }
         if is_gone {
             state.queue.remove(&pod.key);
             if state.cache.is_placed(&pod) {
@@ -223,6 +333,24 @@ impl Scheduler {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// The next pod whose volumes are there, or are not there in time.
+    fn next_waiting(&mut self, now: Instant) -> Option<Step> {
+        let volumes = self.cache.snapshot().volumes();
+        let is_due = |waiting: &WaitingForVolumes| {
+            (waiting.is_told && volumes.are_bound(&waiting.pod)) || waiting.until <= now
+        };
+        let key = self.waiting.iter().find(|(_, waiting)| is_due(waiting))?.0.clone();
+        let WaitingForVolumes { pod, node, .. } = self.waiting.remove(&key)?;
+        if self.cache.snapshot().volumes().are_bound(&pod) {
+            self.cache.volumes_mut().forget(&pod);
+            Some(Step::Bind { pod, node })
+        } else {
+            Some(Step::Fail { pod, failure: Failure::VolumesLate })
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm, PodSpec};
+use k8s_openapi::api::core::v1::{NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PodSpec};
 
 type Labels = BTreeMap<String, String>;
 
@@ -61,6 +61,12 @@ impl RequiredNodes {
             labels: spec.node_selector.clone().unwrap_or_default(),
             terms: required.map(|required| required.node_selector_terms.iter().map(Term::new).collect()),
         }
+    }
+
+    /// The requirements of a selector, as volumes have one.
+    pub fn of_selector(selector: &NodeSelector) -> Self {
+        let terms = selector.node_selector_terms.iter().map(Term::new).collect();
+        Self { labels: Labels::new(), terms: Some(terms) }
     }
 
     /// Whether a node with this name and these labels will do.

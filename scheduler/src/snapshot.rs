@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use crate::host_ports::HostPort;
 use crate::pod_info::PodInfo;
 use crate::resources::{Resources, Weight};
+use crate::volumes::Volumes;
 
 /// A node, and what is left of it.
 #[derive(Debug, Clone)]
@@ -40,6 +41,7 @@ pub struct Snapshot {
     index: HashMap<String, usize>,
     /// How many nodes have an image of this name.
     image_nodes: HashMap<String, usize>,
+    volumes: Volumes,
 }
 
 impl NodeInfo {
@@ -129,6 +131,15 @@ impl Snapshot {
 
     pub(crate) fn node_mut(&mut self, name: &str) -> Option<&mut NodeInfo> {
         self.index.get(name).map(|at| &mut self.nodes[*at])
+    }
+
+    /// Claims, volumes and classes of storage.
+    pub fn volumes(&self) -> &Volumes {
+        &self.volumes
+    }
+
+    pub(crate) fn volumes_mut(&mut self) -> &mut Volumes {
+        &mut self.volumes
     }
 
     /// How many nodes have the image.

@@ -84,8 +84,10 @@ impl Server {
         let path: Vec<_> = parts.uri.path().trim_matches('/').split('/').collect();
         let query = parts.uri.query().unwrap_or_default();
         let (code, answer) = match (&parts.method, &path[..]) {
-            (&Method::GET, ["api", "v1", kind]) if query.contains("watch") => return self.watch(kind, query),
-            (&Method::GET, ["api", "v1", kind]) => (200, self.list(kind)),
+            (&Method::GET, ["api", "v1", kind] | ["apis", _, "v1", kind]) if query.contains("watch") => {
+                return self.watch(kind, query);
+            }
+            (&Method::GET, ["api", "v1", kind] | ["apis", _, "v1", kind]) => (200, self.list(kind)),
             (&Method::POST, [.., "pods", name, "binding"]) => self.bind(name, &body),
             (&Method::PATCH, [.., "pods", name, "status"]) => (200, self.patch_status(name, &body)),
             (&Method::POST, [.., "events"]) => {

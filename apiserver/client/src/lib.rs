@@ -16,6 +16,7 @@ pub mod lifecycle;
 pub mod object_key;
 pub mod object_ref;
 pub mod retry;
+pub mod volumes;
 pub mod work_queue;
 
 pub use events::{EventRecorder, EventType};

@@ -10,6 +10,9 @@ mod node_unschedulable;
 mod priority_sort;
 mod scheduling_gates;
 mod taint_toleration;
+mod volume_binding;
+mod volume_restrictions;
+mod volume_zone;
 
 pub use image_locality::ImageLocality;
 pub use node_affinity::NodeAffinity;
@@ -21,3 +24,6 @@ pub use node_unschedulable::NodeUnschedulable;
 pub use priority_sort::PrioritySort;
 pub use scheduling_gates::SchedulingGates;
 pub use taint_toleration::TaintToleration;
+pub use volume_binding::VolumeBinding;
+pub use volume_restrictions::VolumeRestrictions;
+pub use volume_zone::VolumeZone;

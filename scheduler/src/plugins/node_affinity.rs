@@ -22,7 +22,7 @@ impl Filter for NodeAffinity {
         pod.required_nodes.named_nodes()
     }
 
-    fn filter(&self, pod: &PodInfo, node: &NodeInfo) -> Verdict {
+    fn filter(&self, pod: &PodInfo, node: &NodeInfo, _cluster: &Snapshot) -> Verdict {
         if matches(pod, node) {
             Verdict::Feasible
         } else {

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use crate::framework::{ClusterEvent, Filter, Verdict};
 use crate::host_ports::HostPort;
 use crate::pod_info::PodInfo;
-use crate::snapshot::NodeInfo;
+use crate::snapshot::{NodeInfo, Snapshot};
 
 /// `hostPort` of containers.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ impl Filter for NodePorts {
         "NodePorts"
     }
 
-    fn filter(&self, pod: &PodInfo, node: &NodeInfo) -> Verdict {
+    fn filter(&self, pod: &PodInfo, node: &NodeInfo, _cluster: &Snapshot) -> Verdict {
         if conflict(&pod.host_ports, &node.used_ports) {
             let reason = "node(s) didn't have free ports for the requested pod ports";
             Verdict::Unschedulable(vec![Cow::Borrowed(reason)])
@@ -32,7 +32,7 @@ impl Filter for NodePorts {
     fn may_help(&self, pod: &PodInfo, event: ClusterEvent<'_>) -> bool {
         match event {
             ClusterEvent::NodeAdded(_) => true,
-            ClusterEvent::NodeUpdated(_) => false,
+            ClusterEvent::NodeUpdated(_) | ClusterEvent::VolumesChanged => false,
             ClusterEvent::AssignedPodGone(gone) => conflict(&pod.host_ports, &gone.host_ports),
         }
     }

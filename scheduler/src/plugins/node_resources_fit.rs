@@ -40,7 +40,7 @@ impl Filter for NodeResourcesFit {
         "NodeResourcesFit"
     }
 
-    fn filter(&self, pod: &PodInfo, node: &NodeInfo) -> Verdict {
+    fn filter(&self, pod: &PodInfo, node: &NodeInfo, _cluster: &Snapshot) -> Verdict {
         let mut reasons = Vec::new();
         if node.pod_count + 1 > node.allocatable_pods {
             reasons.push(Cow::Borrowed("Too many pods"));
@@ -63,6 +63,7 @@ impl Filter for NodeResourcesFit {
             }
             // It was one pod less, at any rate, and perhaps what it had is enough.
             ClusterEvent::AssignedPodGone(_) => true,
+            ClusterEvent::VolumesChanged => false,
         }
     }
 }

@@ -10,27 +10,31 @@ use crate::snapshot::{NodeInfo, Snapshot};
 #[derive(Debug)]
 pub struct TaintToleration;
 
+/// Whether the pod minds the node's taints.
+fn verdict(pod: &PodInfo, node: &NodeInfo) -> Verdict {
+    let is_untolerated = |taint: &Taint| {
+        matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute") && !tolerates(pod.tolerations(), taint)
+    };
+    if node.taints().iter().any(is_untolerated) {
+        // Kubernetes does not name the taint since 1.35: pods' owners need not know nodes' taints.
+        Verdict::unresolvable("node(s) had untolerated taint(s)")
+    } else {
+        Verdict::Feasible
+    }
+}
+
 impl Filter for TaintToleration {
     fn name(&self) -> &'static str {
         "TaintToleration"
     }
 
-    fn filter(&self, pod: &PodInfo, node: &NodeInfo) -> Verdict {
-        let is_untolerated = |taint: &Taint| {
-            matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute")
-                && !tolerates(pod.tolerations(), taint)
-        };
-        if node.taints().iter().any(is_untolerated) {
-            // Kubernetes does not name the taint since 1.35: pods' owners need not know nodes' taints.
-            Verdict::unresolvable("node(s) had untolerated taint(s)")
-        } else {
-            Verdict::Feasible
-        }
+    fn filter(&self, pod: &PodInfo, node: &NodeInfo, _cluster: &Snapshot) -> Verdict {
+        verdict(pod, node)
     }
 
     fn may_help(&self, pod: &PodInfo, event: ClusterEvent<'_>) -> bool {
         let (ClusterEvent::NodeAdded(node) | ClusterEvent::NodeUpdated(node)) = event else { return false };
-        self.filter(pod, node) == Verdict::Feasible
+        verdict(pod, node) == Verdict::Feasible
     }
 }
 
