@@ -53,11 +53,23 @@ pub enum Controller {
     PodGc,
     /// Gives each node a part of the pods' range.
     NodeIpam,
+    /// Binds claims to volumes.
+    PersistentVolume,
+    /// Holds claims that pods use.
+    ClaimProtection,
+    /// Holds volumes that are bound.
+    VolumeProtection,
+    /// Holds attribute classes of volumes that are named.
+    AttributesProtection,
+    /// Makes the claims of pods' ephemeral volumes.
+    EphemeralVolume,
+    /// Makes volumes that are directories of nodes.
+    LocalPath,
 }
 
 impl Controller {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 17] = [
         Self::ServiceAccount,
         Self::RootCa,
         Self::NodeIpam,
@@ -69,9 +81,15 @@ impl Controller {
         Self::GarbageCollector,
         Self::NodeLifecycle,
         Self::PodGc,
+        Self::PersistentVolume,
+        Self::ClaimProtection,
+        Self::VolumeProtection,
+        Self::AttributesProtection,
+        Self::EphemeralVolume,
+        Self::LocalPath,
     ];
 
-    /// The name that Kubernetes gives it, as in `kube-controller-manager --controllers`.
+    /// The name that Kubernetes gives it (if it has one like it), as in `kube-controller-manager --controllers`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Deployment => "deployment-controller",
@@ -85,6 +103,12 @@ impl Controller {
             Self::NodeLifecycle => "node-lifecycle-controller",
             Self::NodeIpam => "node-ipam-controller",
             Self::PodGc => "pod-garbage-collector-controller",
+            Self::PersistentVolume => "persistentvolume-binder-controller",
+            Self::ClaimProtection => "persistentvolumeclaim-protection-controller",
+            Self::VolumeProtection => "persistentvolume-protection-controller",
+            Self::AttributesProtection => "volumeattributesclass-protection-controller",
+            Self::EphemeralVolume => "ephemeral-volume-controller",
+            Self::LocalPath => "local-path-provisioner",
         }
     }
 }

@@ -12,8 +12,9 @@ use wherry_client::backoff::Backoff;
 use crate::error::{Chain, Error};
 use crate::{Context, Controller};
 use crate::{
-    deployment, endpoint_slice, endpoints, garbage_collector, namespace, node_ipam, node_lifecycle, pod_gc,
-    replica_set, root_ca, service_account,
+    deployment, endpoint_slice, endpoints, ephemeral_volume, garbage_collector, local_path, namespace,
+    node_ipam, node_lifecycle, persistent_volume, pod_gc, replica_set, root_ca, service_account,
+    storage_protection,
 };
 
 /// The first pause before a controller is started again.
@@ -72,5 +73,11 @@ async fn run_one(controller: Controller, context: Context, lifecycle: &Lifecycle
         Controller::NodeLifecycle => node_lifecycle::run(context, lifecycle).await,
         Controller::NodeIpam => node_ipam::run(context, lifecycle).await,
         Controller::PodGc => pod_gc::run(context, lifecycle).await,
+        Controller::PersistentVolume => persistent_volume::run(context, lifecycle).await,
+        Controller::ClaimProtection => storage_protection::run_claims(context, lifecycle).await,
+        Controller::VolumeProtection => storage_protection::run_volumes(context, lifecycle).await,
+        Controller::AttributesProtection => storage_protection::run_attributes(context, lifecycle).await,
+        Controller::EphemeralVolume => ephemeral_volume::run(context, lifecycle).await,
+        Controller::LocalPath => local_path::run(context, lifecycle).await,
     }
 }
