@@ -77,6 +77,7 @@ impl Node {
             port: self.port,
             trusted_client_names: vec![ClientIdentity::ApiServerKubeletClient.user()],
             runtime_owner_uid: self.runtime_owner_uid,
+            protected_dirs: vec![self.data_dir.root().to_owned()],
             ..wherry_kubelet::Config::default()
         })
     }

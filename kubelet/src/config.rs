@@ -84,6 +84,8 @@ pub struct Config {
     pub max_pods: u32,
     /// Directories that a runtime without privileges reads or writes are given to this user.
     pub runtime_owner_uid: Option<u32>,
+    /// Directories that no pod gets as a `hostPath`, beside this kubelet's own.
+    pub protected_dirs: Vec<PathBuf>,
     /// Kept back from pods: thousandths of a core.
     pub reserved_cpu_millicores: i64,
     /// Kept back from pods: bytes of memory.
@@ -121,6 +123,7 @@ impl Default for Config {
             taints: Vec::new(),
             max_pods: DEFAULT_MAX_PODS,
             runtime_owner_uid: None,
+            protected_dirs: Vec::new(),
             reserved_cpu_millicores: 0,
             reserved_memory_bytes: 0,
             version: concat!("wherry", env!("CARGO_PKG_VERSION")).to_owned(),

@@ -21,6 +21,7 @@ use crate::pod::observed::PodObserved;
 use crate::pod::resources::Amounts;
 use crate::pod::workers::Workers;
 use crate::runtimes::{NodeRuntime, NodeRuntimes};
+use crate::volumes::host_path::Rules;
 
 /// A pod's sandboxes and containers that ran before this kubelet started.
 pub(crate) struct Adopted {
@@ -49,6 +50,7 @@ pub(crate) struct Kubelet {
     pub(crate) static_pods: crate::static_pods::StaticPods,
     pub(crate) http: crate::probes::http::ProbeClient,
     pub(crate) adopted: Mutex<HashMap<String, Adopted>>,
+    pub(crate) volume_rules: Rules,
     pub(crate) admitted: Mutex<NodeLoad>,
     /// Logs that are read at the same time; each reader holds a thread that volumes need too.
     pub(crate) log_readers: Arc<tokio::sync::Semaphore>,

@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::core::v1::{Node, PersistentVolume, Pod, Service};
 use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::Client;
 use tokio_util::task::TaskTracker;
+use wherry_client::volumes::LOCAL_PATH_NODE;
 use wherry_client::{EventRecorder, Informers, Lifecycle, Selection};
 
 use crate::config::Config;
@@ -20,6 +21,8 @@ use crate::pod::workers::Workers;
 use crate::probes::http::ProbeClient;
 use crate::runtimes::NodeRuntimes;
 use crate::static_pods::{self, StaticPods};
+use crate::volumes::host_path::Rules;
+use crate::volumes::{local_path, size_limits};
 use crate::{network, pleg, server};
 
 /// Most logs that are read at the same time. Source: a quarter of tokio's 512 threads for blocking work.
@@ -31,6 +34,7 @@ pub async fn run(client: Client, mut config: Config, lifecycle: Lifecycle) -> Re
     config.root_dir = made_directory(&config.root_dir)?;
     config.log_dir = made_directory(&config.log_dir)?;
     made_directory(&config.root_dir.join("pods"))?;
+    let volume_rules = volume_rules(&config)?;
     let shutdown = lifecycle.shutdown.child_token();
     let tasks = TaskTracker::new();
     let runtimes = NodeRuntimes::connect(&config).await?;
@@ -64,6 +68,7 @@ pub async fn run(client: Client, mut config: Config, lifecycle: Lifecycle) -> Re
         host_ip: config.node_ip.to_string(),
         static_pods: StaticPods::default(),
         adopted: Mutex::new(HashMap::new()),
+        volume_rules,
         admitted: Mutex::default(),
         log_readers: Arc::new(tokio::sync::Semaphore::new(MAX_LOG_READERS)),
         http,
@@ -113,6 +118,15 @@ pub async fn run(client: Client, mut config: Config, lifecycle: Lifecycle) -> Re
         }
         let (collected, stopped) = (kubelet.clone(), shutdown.clone());
         tasks.spawn(async move { stopped.run_until_cancelled(crate::garbage::collect(collected)).await });
+        let (limited, stopped) = (kubelet.clone(), shutdown.clone());
+        tasks.spawn(async move { stopped.run_until_cancelled(size_limits::enforce(limited)).await });
+        // Of a node whose name is no label the provisioner makes no volumes.
+        if wherry_machinery::names::label_value(&kubelet.config.node_name).is_empty() {
+            let own = Selection::labels(format!("{LOCAL_PATH_NODE}={}", kubelet.config.node_name));
+            let volumes = informers.of_selected::<PersistentVolume>(own);
+            let (kept, stopped) = (kubelet.clone(), shutdown.clone());
+            tasks.spawn(async move { stopped.run_until_cancelled(local_path::follow(kept, volumes)).await });
+        }
         lifecycle.readiness.set_ready();
     };
     shutdown.run_until_cancelled(start).await;
@@ -122,6 +136,17 @@ pub async fn run(client: Client, mut config: Config, lifecycle: Lifecycle) -> Re
     tasks.wait().await;
     informers.shut_down().await;
     Ok(())
+}
+
+/// What pods may have of the node's files.
+fn volume_rules(config: &Config) -> Result<Rules, Error> {
+    let local_volumes = config.root_dir.join(local_path::DIRECTORY);
+    local_path::make_root(&local_volumes, config.runtime_owner_uid)
+        .map_err(|source| Error::Directory { path: local_volumes.clone(), source })?;
+    let mut protected = vec![config.root_dir.clone(), config.log_dir.clone()];
+    // Links on the way to them would hide them.
+    protected.extend(config.protected_dirs.iter().filter_map(|directory| directory.canonicalize().ok()));
+    Ok(Rules { protected, local_volumes, runtime_owner_uid: config.runtime_owner_uid })
 }
 
 /// Makes a directory that is missing, and answers its real path.

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::attributes::{Attributes, ResourceTarget, Target};
 use super::authorizer::{Authorizer, Decision, forbidden};
+use super::node_volumes;
 use super::rbac::{Kind, escalation};
 use crate::admission::{self, Admission, Operation};
 use crate::registry::{Refusal, Registry};
@@ -36,6 +37,7 @@ impl Admission for Authorization {
         of: &admission::Attributes<'_>,
         object: &Value,
     ) -> Result<(), Refusal> {
+        node_volumes::check_change(of, object)?;
         if !of.subresource.is_empty() || !matches!(of.operation, Operation::Create | Operation::Update) {
             return Ok(());
         }

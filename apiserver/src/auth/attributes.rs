@@ -39,6 +39,8 @@ pub struct ResourceTarget<'a> {
     pub name: &'a str,
     /// The `fieldSelector` of a list or watch.
     pub field_selector: Option<&'a str>,
+    /// The `labelSelector` of a list or watch.
+    pub label_selector: Option<&'a str>,
 }
 
 impl<'a> Attributes<'a> {
@@ -52,6 +54,7 @@ impl<'a> Attributes<'a> {
                 namespace: &info.namespace,
                 name: &info.name,
                 field_selector: query.given("fieldSelector"),
+                label_selector: query.given("labelSelector"),
             })
         } else {
             Target::Path(&info.path)

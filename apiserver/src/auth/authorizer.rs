@@ -1,10 +1,12 @@
 //! The chain of authorisers: `system:masters`, nodes, RBAC.
 
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use super::attributes::{Attributes, Target};
 use super::node::NodeGraph;
+use super::node_volumes;
 use super::rbac::{Kind, Policies, PolicyRule};
+use crate::cacher::Cacher;
 use crate::identity::{Identity, MASTERS};
 
 /// Whether a request may be made.
@@ -34,10 +36,17 @@ pub struct Rules {
 }
 
 /// Decides from roles, bindings and pods in memory; fed by [`super::feed`].
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Authorizer {
     policies: RwLock<Policies>,
     nodes: RwLock<NodeGraph>,
+    volumes: OnceLock<Arc<Cacher>>,
+}
+
+impl std::fmt::Debug for Authorizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Authorizer").finish_non_exhaustive()
+    }
 }
 
 impl Authorizer {
@@ -48,7 +57,7 @@ impl Authorizer {
         }
         let mut reasons = Vec::new();
         if let Some(node) = attributes.identity.node_name() {
-            match self.nodes.read().unwrap_or_else(PoisonError::into_inner).decide(node, attributes) {
+            match self.decide_node(node, attributes) {
                 Ok(()) => return Decision::Allow { reason: String::new() },
                 Err(reason) => reasons.extend((!reason.is_empty()).then_some(reason)),
             }
@@ -65,6 +74,25 @@ impl Authorizer {
                 Decision::NoOpinion { reason: reasons.join("\n") }
             }
         }
+    }
+
+    fn decide_node(&self, node: &str, attributes: &Attributes<'_>) -> Result<(), String> {
+        let nodes = self.nodes.read().unwrap_or_else(PoisonError::into_inner);
+        match &attributes.target {
+            Target::Resource(target) if (target.group, target.resource) == ("", "persistentvolumes") => {
+                let volume = self.volumes.get().and_then(|volumes| volumes.get(target.name));
+                let volume = volume.map(|entry| entry.value());
+                let is_of_pod = |namespace: &str, claim: &str| nodes.has_claim(node, namespace, claim);
+                node_volumes::decide(node, attributes.verb, target, volume.as_ref(), is_of_pod)
+            }
+            _ => nodes.decide(node, attributes),
+        }
+    }
+
+    /// Where volumes are looked up; said once, at the start.
+    pub(super) fn read_volumes_from(&self, volumes: Arc<Cacher>) {
+        // A second time would be the same cache.
+        let _ = self.volumes.set(volumes);
     }
 
     /// Whether it is allowed.

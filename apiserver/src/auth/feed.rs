@@ -21,6 +21,8 @@ pub struct Sources {
     pub policies: Vec<(Kind, Arc<Cacher>)>,
     /// `pods`.
     pub pods: Option<Arc<Cacher>>,
+    /// `persistentvolumes`.
+    pub volumes: Option<Arc<Cacher>>,
 }
 
 /// Reads all there is and then follows the caches until `shutdown`.
@@ -30,6 +32,9 @@ pub fn start(
     tasks: &TaskTracker,
     shutdown: &CancellationToken,
 ) {
+    if let Some(volumes) = sources.volumes {
+        authorizer.read_volumes_from(volumes);
+    }
     let mut policies = Policies::default();
     let mut watchers = Vec::new();
     for (kind, cacher) in sources.policies {

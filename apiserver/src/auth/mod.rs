@@ -12,6 +12,7 @@ pub mod bootstrap;
 pub mod feed;
 pub mod impersonation;
 pub mod node;
+mod node_volumes;
 pub mod rbac;
 pub mod reviews;
 pub mod token_file;

@@ -78,6 +78,11 @@ impl NodeGraph {
         self.pods.get(&(namespace.to_owned(), name.to_owned())).is_some_and(|pod| pod.node == node)
     }
 
+    /// Whether a pod of the node uses the claim.
+    pub(super) fn has_claim(&self, node: &str, namespace: &str, claim: &str) -> bool {
+        self.refers(node, namespace, Referent::PersistentVolumeClaim, claim)
+    }
+
     fn refers(&self, node: &str, namespace: &str, referent: Referent, name: &str) -> bool {
         self.references
             .get(&(node.to_owned(), namespace.to_owned()))
@@ -246,6 +251,11 @@ fn references_of(pod: &Value) -> BTreeSet<Reference> {
         add(Referent::Secret, volume.pointer("/secret/secretName"));
         add(Referent::ConfigMap, volume.pointer("/configMap/name"));
         add(Referent::PersistentVolumeClaim, volume.pointer("/persistentVolumeClaim/claimName"));
+        if volume.get("ephemeral").is_some_and(Value::is_object) {
+            let text = |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or_default().to_owned();
+            let claim = format!("{}-{}", text(pod.pointer("/metadata/name")), text(volume.get("name")));
+            add(Referent::PersistentVolumeClaim, Some(&claim.into()));
+        }
         for source in list(volume, "/projected/sources") {
             add(Referent::Secret, source.pointer("/secret/name"));
             add(Referent::ConfigMap, source.pointer("/configMap/name"));

@@ -301,7 +301,7 @@ fn sources(registry: &Registry) -> Sources {
         .into_iter()
         .filter_map(|kind| Some((kind, cacher("rbac.authorization.k8s.io", kind.resource())?)))
         .collect();
-    Sources { policies, pods: cacher("", "pods") }
+    Sources { policies, pods: cacher("", "pods"), volumes: cacher("", "persistentvolumes") }
 }
 
 /// Which of Kubernetes' resources this server has.

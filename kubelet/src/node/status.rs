@@ -14,6 +14,7 @@ use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use wherry_client::backoff::Backoff;
+use wherry_client::volumes::LOCAL_PATH_DIRECTORY;
 use wherry_runtimes::ImageSpec;
 
 use super::conditions::{Health, conditions};
@@ -151,10 +152,7 @@ async fn register(kubelet: &Kubelet, api: &Api<Node>) -> kube::Result<Node> {
         metadata: ObjectMeta {
             name: Some(config.node_name.clone()),
             labels: Some(labels(config)),
-            annotations: Some(
-                [("volumes.kubernetes.io/controller-managed-attach-detach".to_owned(), "true".to_owned())]
-                    .into(),
-            ),
+            annotations: Some(annotations(kubelet)),
             ..ObjectMeta::default()
         },
         spec: Some(NodeSpec {
@@ -168,20 +166,31 @@ async fn register(kubelet: &Kubelet, api: &Api<Node>) -> kube::Result<Node> {
     match api.create(&PostParams::default(), &node).await {
         Err(kube::Error::Api(status)) if status.code == 409 => {
             let known = api.get(&config.node_name).await?;
-            let wanted = labels(config);
-            let has_all = known
-                .metadata
-                .labels
-                .as_ref()
-                .is_some_and(|labels| wanted.iter().all(|(key, value)| labels.get(key) == Some(value)));
-            if has_all {
+            let (wanted, told) = (labels(config), annotations(kubelet));
+            if has_all(known.metadata.labels.as_ref(), &wanted)
+                && has_all(known.metadata.annotations.as_ref(), &told)
+            {
                 return Ok(known);
             }
-            let patch = json!({ "metadata": { "labels": wanted } });
+            let patch = json!({ "metadata": { "labels": wanted, "annotations": told } });
             api.patch(&config.node_name, &PatchParams::default(), &Patch::Merge(&patch)).await
         }
         other => other,
     }
+}
+
+/// What the node tells of its volumes.
+fn annotations(kubelet: &Kubelet) -> BTreeMap<String, String> {
+    let directory = kubelet.volume_rules.local_volumes.to_string_lossy().into_owned();
+    [
+        ("volumes.kubernetes.io/controller-managed-attach-detach".to_owned(), "true".to_owned()),
+        (LOCAL_PATH_DIRECTORY.to_owned(), directory),
+    ]
+    .into()
+}
+
+fn has_all(present: Option<&BTreeMap<String, String>>, wanted: &BTreeMap<String, String>) -> bool {
+    present.is_some_and(|present| wanted.iter().all(|(key, value)| present.get(key) == Some(value)))
 }
 
 async fn node_status(

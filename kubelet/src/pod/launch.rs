@@ -19,7 +19,10 @@ use crate::images::puller::{ImageState, look};
 use crate::kubelet::{Kubelet, path_part};
 use crate::pod::hooks;
 use crate::runtimes::{NodeRuntime, container_observed};
-use crate::volumes::mount::{VolumePaths, Writer, container_mounts, make_directory};
+use crate::volumes::mount::{SubPaths, VolumePaths, Writer, container_mounts, make_directory};
+
+/// The runtime that follows no links in the paths it is given.
+const WASM_RUNTIME: &str = "wherry-wasm";
 
 /// What became of an attempt to start a container.
 pub(crate) enum Launched {
@@ -157,7 +160,15 @@ impl Launch {
             EnvironmentInput { pod: &self.pod, sources: &sources, facts: &facts, services: &services };
         let environment = container_environment(input, &self.container).map_err(|error| error.to_string())?;
         let owner = self.kubelet.config.runtime_owner_uid;
-        let mut mounts = container_mounts(&self.pod, &self.container, &self.volumes, &environment, owner)?;
+        let pod_dir = self.kubelet.pod_dir(uid);
+        let is_root = rustix::process::geteuid().is_root();
+        let sub_paths = if is_root && self.runtime.name != WASM_RUNTIME {
+            SubPaths::Mounted(&pod_dir)
+        } else {
+            SubPaths::ByPath
+        };
+        let (pod, container, volumes) = (&self.pod, &self.container, &self.volumes);
+        let mut mounts = container_mounts(pod, container, volumes, &environment, owner, sub_paths)?;
         mounts.push(self.termination_message_mount().map_err(|error| error.to_string())?);
         Ok((environment, mounts))
     }

@@ -77,6 +77,9 @@ impl Worker {
                 self.retry_at.remove(&name);
             }
         }
+        if let Some(message) = inbox.eviction.filter(|_| self.ended.is_none()) {
+            self.refuse("Evicted", &message);
+        }
         if inbox.refresh {
             self.refresh().await;
         }

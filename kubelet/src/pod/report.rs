@@ -14,7 +14,8 @@ use super::field_ref::PodFacts;
 use super::status::{WorkerView, generate_status};
 use super::status_patch::status_patch;
 use super::worker::{Done, Origin, Stage, Worker};
-use crate::volumes::mount::{VolumePaths, set_up};
+use crate::volumes::claims::{Occasion, claimed_volumes};
+use crate::volumes::mount::{Place, VolumePaths, set_up};
 use crate::volumes::payload::PayloadInput;
 
 impl Worker {
@@ -142,6 +143,9 @@ impl Worker {
         let (kubelet, pod, tokens) = (self.kubelet.clone(), self.pod.clone(), self.tokens.clone());
         let (uid, references) = (self.uid.clone(), self.references.clone());
         let pod_ips = self.pod_ips();
+        // What ran before this kubelet had its volumes too.
+        let has_volumes = self.volumes.is_some() || !self.observed.containers.is_empty();
+        let occasion = if has_volumes { Occasion::Again } else { Occasion::First };
         async move {
             if pod.spec.as_ref().and_then(|s| s.volumes.as_ref()).is_none_or(Vec::is_empty) {
                 return Ok(VolumePaths::new());
@@ -149,8 +153,11 @@ impl Worker {
             let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
             let now = kubelet.now();
             let gather = kubelet.objects.gather(&uid, namespace, &references);
-            let (sources, tokens) = futures::join!(gather, tokens.current(&kubelet.client, &pod, now));
+            let claims = claimed_volumes(&kubelet.client, &pod, occasion);
+            let (sources, tokens, claimed) =
+                futures::join!(gather, tokens.current(&kubelet.client, &pod, now), claims);
             let sources = sources.map_err(|error| error.to_string())?;
+            let claimed = claimed?;
             let work = kubelet.clone();
             let mounting = tokio::task::spawn_blocking(move || {
                 let facts = PodFacts {
@@ -159,7 +166,9 @@ impl Worker {
                     allocatable: work.allocatable.clone(),
                 };
                 let input = PayloadInput { pod: &pod, sources: &sources, facts: &facts, tokens: &tokens };
-                set_up(&work.pod_dir(&uid), input, work.config.runtime_owner_uid, now)
+                let pod_dir = work.pod_dir(&uid);
+                let place = Place { pod_dir: &pod_dir, claimed: &claimed, rules: &work.volume_rules };
+                set_up(place, input, now)
             });
             match mounting.await {
                 Ok(Ok(paths)) => Ok(paths),

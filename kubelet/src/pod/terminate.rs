@@ -81,9 +81,12 @@ impl Worker {
             self.references = super::sources::References::default();
             self.volumes = None;
             self.refresh_volumes = false;
-            let volumes = self.kubelet.pod_dir(&self.uid).join("volumes");
-            if let Err(error) = tear_down(&volumes) {
-                tracing::warn!(%error, path = %volumes.display(), "volumes cannot be removed");
+            // What is mounted out of the volumes first.
+            for directory in ["volume-subpaths", "volumes"] {
+                let path = self.kubelet.pod_dir(&self.uid).join(directory);
+                if let Err(error) = tear_down(&path) {
+                    tracing::warn!(%error, path = %path.display(), "volumes cannot be removed");
+                }
             }
         }
         self.kubelet.forget_admitted(&self.uid);

@@ -21,6 +21,8 @@ pub(crate) struct Inbox {
     pub(crate) is_removed: bool,
     /// A ConfigMap or Secret that it names changed.
     pub(crate) sources_changed: bool,
+    /// The pod has to leave the node; why.
+    pub(crate) eviction: Option<String>,
     /// Ask the runtime for everything again.
     pub(crate) refresh: bool,
     /// The sandbox.

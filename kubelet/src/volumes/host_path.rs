@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Why a host path cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +19,9 @@ pub enum HostPathError {
     /// The type has no such name.
     #[error("{0:?} is an invalid volume type")]
     UnknownType(String),
+    /// The cluster's own files.
+    #[error("hostPath {0} leads to the cluster's own files")]
+    Protected(String),
     /// A path with `..`.
     #[error("hostPath must not contain '..': {0:?}")]
     Escapes(String),
@@ -30,6 +33,50 @@ pub enum HostPathError {
         /// Why.
         source: io::Error,
     },
+}
+
+/// What pods may have of the node's files.
+#[derive(Debug, Clone, Default)]
+pub struct Rules {
+    /// Directories that no pod gets: the cluster's own. Without links in them.
+    pub protected: Vec<PathBuf>,
+    /// Below it are the volumes that this node made.
+    pub local_volumes: PathBuf,
+    /// What guests write to is given to this user; without one, guests run as the kubelet's own user.
+    pub runtime_owner_uid: Option<u32>,
+}
+
+impl Rules {
+    /// Whether a path without links leads to what is protected. What lies above it does too where the files' modes protect
+    /// nothing, because guests are of the kubelet's own user.
+    fn protects(&self, path: &Path) -> bool {
+        self.protected.iter().any(|protected| {
+            path.starts_with(protected) || (self.runtime_owner_uid.is_none() && protected.starts_with(path))
+        })
+    }
+}
+
+/// Checks (and for `*OrCreate` makes) a host path, and answers the path without links: a runtime follows none that it does not
+/// trust.
+///
+/// # Errors
+/// It is not what it should be, or the cluster's own.
+pub fn set_up(path: &str, type_: &str, rules: &Rules) -> Result<PathBuf, HostPathError> {
+    let refuse = || HostPathError::Protected(path.to_owned());
+    // Before anything is made: what exists of the path tells where the rest would be.
+    let mut existing = Path::new(path);
+    while !existing.exists() {
+        let Some(parent) = existing.parent() else { break };
+        existing = parent;
+    }
+    if let (Ok(real), Ok(rest)) = (existing.canonicalize(), Path::new(path).strip_prefix(existing))
+        && rules.protects(&real.join(rest))
+    {
+        return Err(refuse());
+    }
+    prepare(path, type_)?;
+    let real = std::fs::canonicalize(path).unwrap_or_else(|_| PathBuf::from(path));
+    if rules.protects(&real) { Err(refuse()) } else { Ok(real) }
 }
 
 /// Checks (and for `*OrCreate` makes) a host path.
@@ -65,6 +112,33 @@ pub fn prepare(path: &str, type_: &str) -> Result<(), HostPathError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_cluster_s_own_files_are_no_volume() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().canonicalize().unwrap();
+        std::fs::create_dir_all(root.join("data/pki")).unwrap();
+        std::fs::create_dir_all(root.join("other")).unwrap();
+        std::os::unix::fs::symlink(root.join("data/pki"), root.join("link")).unwrap();
+        let rules = |owner| Rules {
+            protected: vec![root.join("data")],
+            runtime_owner_uid: owner,
+            ..Rules::default()
+        };
+        let seen = |name: &str, type_: &str, owner: Option<u32>| {
+            set_up(root.join(name).to_str().unwrap(), type_, &rules(owner)).is_ok()
+        };
+        for owner in [None, Some(65532)] {
+            for refused in ["data", "data/pki", "link", "data/new"] {
+                assert!(!seen(refused, "DirectoryOrCreate", owner), "{refused}");
+            }
+            assert!(seen("other", "", owner));
+            assert!(seen("made/deep", "DirectoryOrCreate", owner));
+        }
+        assert!(!root.join("data/new").exists());
+        assert!(seen("", "", Some(65532)), "the files' modes protect what is below");
+        assert!(!seen("", "", None));
+    }
 
     #[test]
     fn types_are_checked_and_made_where_they_say_so() {

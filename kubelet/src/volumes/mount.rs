@@ -12,9 +12,12 @@ use wherry_runtimes::files::remove_tree;
 use wherry_runtimes::{Mount, MountPropagation};
 
 use super::atomic_writer::{chown, write};
-use super::host_path::{self, HostPathError};
+use super::claims::ClaimedVolumes;
+use super::host_path::{self, HostPathError, Rules};
+use super::mount_table::unmount_below;
 use super::payload::{PayloadError, PayloadInput, volume_payload};
-use super::sub_path;
+use super::persistent::{self, PersistentError};
+use super::{sub_path, tmpfs};
 use crate::kubelet::path_part;
 use crate::pod::expansion::expand_strict;
 
@@ -27,6 +30,18 @@ pub enum VolumeError {
     /// Its path on the host.
     #[error(transparent)]
     HostPath(#[from] HostPathError),
+    /// A persistent one.
+    #[error(transparent)]
+    Persistent(#[from] PersistentError),
+    /// A volume made from an image.
+    #[error("image volumes are not supported by this node")]
+    Image,
+    /// An emptyDir that is neither on disk nor in memory.
+    #[error("unknown storage medium {0:?}")]
+    Medium(String),
+    /// An emptyDir in memory on a node that is not root's.
+    #[error("emptyDir in memory needs a node that runs as root")]
+    NotRoot,
     /// A kind of volume that this node does not have.
     #[error("no volume plugin matched")]
     Unsupported,
@@ -52,17 +67,32 @@ pub struct FailedVolume {
 /// Host directories of a pod's volumes by name.
 pub type VolumePaths = BTreeMap<String, PathBuf>;
 
+/// What volumes are made from, beside their files.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// The pod's directory.
+    pub pod_dir: &'a Path,
+    /// The volumes that its claims are bound to.
+    pub claimed: &'a ClaimedVolumes,
+    /// What pods may have of the node's files.
+    pub rules: &'a Rules,
+}
+
+/// Where an emptyDir is.
+pub fn empty_dir_path(pod_dir: &Path, volume: &str) -> PathBuf {
+    pod_dir.join("volumes/kubernetes.io~empty-dir").join(path_part(volume))
+}
+
 /// Sets all volumes of a pod up, or brings them up to date. Blocking; idempotent.
 pub fn set_up(
-    pod_dir: &Path,
+    place: Place<'_>,
     input: PayloadInput<'_>,
-    owner: Option<u32>,
     now: Timestamp,
 ) -> Result<VolumePaths, FailedVolume> {
     let volumes = input.pod.spec.as_ref().and_then(|s| s.volumes.as_deref()).unwrap_or_default();
     volumes
         .iter()
-        .map(|volume| match set_up_one(pod_dir, input, volume, owner, now) {
+        .map(|volume| match set_up_one(place, input, volume, now) {
             Ok(path) => Ok((volume.name.clone(), path)),
             Err(error) => Err(FailedVolume { name: volume.name.clone(), error }),
         })
@@ -70,16 +100,26 @@ pub fn set_up(
 }
 
 fn set_up_one(
-    pod_dir: &Path,
+    place: Place<'_>,
     input: PayloadInput<'_>,
     volume: &Volume,
-    owner: Option<u32>,
     now: Timestamp,
 ) -> Result<PathBuf, VolumeError> {
+    let Place { pod_dir, claimed, rules } = place;
+    let owner = rules.runtime_owner_uid;
     if let Some(source) = &volume.host_path {
-        host_path::prepare(&source.path, source.type_.as_deref().unwrap_or_default())?;
-        // Where the path leads is decided here: a runtime follows no links that it does not trust.
-        return Ok(fs::canonicalize(&source.path).unwrap_or_else(|_| PathBuf::from(&source.path)));
+        return Ok(host_path::set_up(&source.path, source.type_.as_deref().unwrap_or_default(), rules)?);
+    }
+    if volume.image.is_some() {
+        return Err(VolumeError::Image);
+    }
+    if volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some() {
+        let persistent = claimed.get(&volume.name).ok_or(VolumeError::Unsupported)?;
+        return Ok(persistent::set_up(persistent, rules)?);
+    }
+    let medium = volume.empty_dir.as_ref().and_then(|source| source.medium.as_deref()).unwrap_or_default();
+    if !matches!(medium, "" | "Memory") {
+        return Err(VolumeError::Medium(medium.to_owned()));
     }
     let (plugin, writer) = if volume.empty_dir.is_some() {
         ("kubernetes.io~empty-dir", Writer::Guest)
@@ -98,6 +138,14 @@ fn set_up_one(
     let payload = volume_payload(input, volume)?;
     let io = |source| VolumeError::Io { path: path.clone(), source };
     make_directory(pod_dir, &path, writer, owner).map_err(io)?;
+    if medium == "Memory" {
+        let size_bytes = tmpfs::size_bytes(input.pod, volume, &input.facts.allocatable);
+        tmpfs::set_up(&path, size_bytes).map_err(|error| match error.kind() {
+            io::ErrorKind::PermissionDenied => VolumeError::NotRoot,
+            _ => io(error),
+        })?;
+        chown(&path, owner).map_err(io)?;
+    }
     if let Some(payload) = payload {
         write(&path, &payload, owner, now).map_err(io)?;
     }
@@ -132,7 +180,16 @@ pub fn make_directory(pod_dir: &Path, path: &Path, writer: Writer, owner: Option
     Ok(())
 }
 
-/// A container's mounts.
+/// How a runtime gets a path inside a volume.
+#[derive(Debug, Clone, Copy)]
+pub enum SubPaths<'a> {
+    /// By its path without links: the runtime follows none itself.
+    ByPath,
+    /// As a mount of its own, below this pod's directory: the runtime follows links, and a guest could put one there.
+    Mounted(&'a Path),
+}
+
+/// A container's mounts. Blocking.
 ///
 /// # Errors
 /// The text of a `CreateContainerConfigError`.
@@ -142,10 +199,14 @@ pub fn container_mounts(
     paths: &VolumePaths,
     environment: &BTreeMap<String, String>,
     owner: Option<u32>,
+    sub_paths: SubPaths<'_>,
 ) -> Result<Vec<Mount>, String> {
     let volumes = pod.spec.as_ref().and_then(|s| s.volumes.as_deref()).unwrap_or_default();
+    if let Some(device) = container.volume_devices.iter().flatten().next() {
+        return Err(format!("volume {:?}: block volumes are not supported by this node", device.name));
+    }
     let mut mounts = Vec::new();
-    for mount in container.volume_mounts.iter().flatten() {
+    for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
         let Some(path) = paths.get(&mount.name) else {
             return Err(format!(
                 "cannot find volume {:?} to mount into container {:?}",
@@ -162,7 +223,14 @@ pub fn container_mounts(
         let host_path = if sub_path.is_empty() {
             path.clone()
         } else {
-            sub_path::resolve(path, &sub_path, owner).map_err(|error| {
+            let prepared = match sub_paths {
+                SubPaths::ByPath => sub_path::resolve(path, &sub_path, owner),
+                SubPaths::Mounted(pod_dir) => {
+                    let target = sub_path_mount(pod_dir, &mount.name, &container.name, index);
+                    sub_path::mount(path, &sub_path, owner, &target).map(|()| target)
+                }
+            };
+            prepared.map_err(|error| {
                 format!("failed to prepare subPath for volumeMount {:?}: {error}", mount.name)
             })?
         };
@@ -173,15 +241,20 @@ pub fn container_mounts(
                     || v.downward_api.is_some()
                     || v.projected.is_some())
         });
+        let is_claimed_read_only = volumes.iter().any(|v| {
+            let claim = v.persistent_volume_claim.as_ref();
+            v.name == mount.name && claim.is_some_and(|claim| claim.read_only == Some(true))
+        });
         mounts.push(Mount {
             container_path: mount.mount_path.clone(),
             host_path: host_path.to_string_lossy().into_owned(),
-            readonly: mount.read_only.unwrap_or(false) || is_of_files,
+            readonly: mount.read_only.unwrap_or(false) || is_of_files || is_claimed_read_only,
             propagation: match mount.mount_propagation.as_deref() {
                 Some("HostToContainer") => MountPropagation::HostToContainer,
                 Some("Bidirectional") => MountPropagation::Bidirectional,
                 _ => MountPropagation::Private,
             },
+            // `IfPossible` is not, where the runtime says nothing of it: the mount is read-only all the same.
             recursive_read_only: mount.recursive_read_only.as_deref() == Some("Enabled"),
             ..Mount::default()
         });
@@ -189,8 +262,19 @@ pub fn container_mounts(
     Ok(mounts)
 }
 
-/// Removes a pod's directory. Blocking; idempotent. What is mounted below is refused, not emptied.
+/// Where a path inside a volume is mounted for a container.
+fn sub_path_mount(pod_dir: &Path, volume: &str, container: &str, index: usize) -> PathBuf {
+    let directory = pod_dir.join("volume-subpaths").join(path_part(volume)).join(path_part(container));
+    directory.join(index.to_string())
+}
+
+/// Unmounts what is mounted below a pod's directory and removes it. Blocking; idempotent.
 pub fn tear_down(pod_dir: &Path) -> io::Result<()> {
+    match pod_dir.canonicalize() {
+        Ok(real) => unmount_below(&real)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    }
     remove_tree(pod_dir)
 }
 

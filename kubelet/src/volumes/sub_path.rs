@@ -1,15 +1,59 @@
 //! `subPath`: a path inside a volume, found without ever leaving it.
 
 use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use nix::mount::MsFlags;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, mkdirat, open, openat2};
 use rustix::io::Errno;
 
-/// Opens `sub_path` below `volume`, making directories that are missing, and answers the real path of what it is.
+use super::mount_table::unmount_below;
+
+/// Opens `sub_path` below `volume`, making directories that are missing, and answers the real path of what it is. A guest may
+/// put a link there afterwards: who uses the path must follow none.
+pub fn resolve(volume: &Path, sub_path: &str, owner: Option<u32>) -> io::Result<PathBuf> {
+    let found = find(volume, sub_path, owner)?;
+    let path = rustix::fs::readlinkat(CWD, link_to(&found), Vec::new())?;
+    Ok(PathBuf::from(std::ffi::OsString::from_vec(path.into_bytes())))
+}
+
+/// Mounts exactly what `sub_path` is below `volume` at `target`, whatever becomes of the names afterwards. Needs root. What was
+/// mounted there before is replaced.
+pub fn mount(volume: &Path, sub_path: &str, owner: Option<u32>, target: &Path) -> io::Result<()> {
+    let found = find(volume, sub_path, owner)?;
+    let is_directory = rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&found)?.st_mode)
+        == rustix::fs::FileType::Directory;
+    let parent = target.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    std::fs::DirBuilder::new().recursive(true).mode(0o750).create(parent)?;
+    unmount_below(target)?;
+    match std::fs::symlink_metadata(target) {
+        Ok(present) if present.is_dir() == is_directory => {}
+        Ok(present) if present.is_dir() => std::fs::remove_dir(target)?,
+        Ok(_) => std::fs::remove_file(target)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    if is_directory {
+        std::fs::DirBuilder::new().recursive(true).mode(0o750).create(target)?;
+    } else {
+        std::fs::OpenOptions::new().create(true).append(true).open(target)?;
+    }
+    let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
+    Ok(nix::mount::mount(Some(link_to(&found).as_str()), target, None::<&str>, flags, None::<&str>)?)
+}
+
+/// The kernel's own name of an open file.
+fn link_to(found: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", rustix::fd::AsRawFd::as_raw_fd(found))
+}
+
+/// Opens `sub_path` below `volume`, making directories that are missing.
 ///
 /// Symbolic links are resolved as if the volume were the root of the file system, so that none leads out of it.
-pub fn resolve(volume: &Path, sub_path: &str, owner: Option<u32>) -> io::Result<PathBuf> {
+fn find(volume: &Path, sub_path: &str, owner: Option<u32>) -> io::Result<OwnedFd> {
     let refused = |text: &str| io::Error::new(io::ErrorKind::InvalidInput, text.to_owned());
     if sub_path.starts_with('/') {
         return Err(refused("subPath must not be an absolute path"));
@@ -20,8 +64,8 @@ pub fn resolve(volume: &Path, sub_path: &str, owner: Option<u32>) -> io::Result<
     let root = open(volume, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let found = match openat2(&root, sub_path, flags, Mode::empty(), inside) {
-        Ok(found) => found,
+    match openat2(&root, sub_path, flags, Mode::empty(), inside) {
+        Ok(found) => Ok(found),
         Err(Errno::NOENT) => {
             let mut at = openat2(&root, ".", flags, Mode::empty(), inside)?;
             let mut walked = String::new();
@@ -41,15 +85,10 @@ pub fn resolve(volume: &Path, sub_path: &str, owner: Option<u32>) -> io::Result<
                 walked.push_str(part);
                 at = openat2(&root, walked.as_str(), flags, Mode::empty(), inside)?;
             }
-            at
+            Ok(at)
         }
-        Err(error) => return Err(error.into()),
-    };
-    let link = format!("/proc/self/fd/{}", rustix::fd::AsRawFd::as_raw_fd(&found));
-    let path = rustix::fs::readlinkat(CWD, link, Vec::new())?;
-    Ok(PathBuf::from(std::ffi::OsString::from(
-        path.into_string().map_err(|_| refused("subPath is not valid UTF-8"))?,
-    )))
+        Err(error) => Err(error.into()),
+    }
 }
 
 #[cfg(test)]

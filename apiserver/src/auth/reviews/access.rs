@@ -131,6 +131,7 @@ fn status(authorizer: &Authorizer, identity: &Identity, spec: &Value) -> Value {
             namespace: text(attributes, "namespace"),
             name: text(attributes, "name"),
             field_selector: attributes.pointer("/fieldSelector/rawSelector").and_then(Value::as_str),
+            label_selector: attributes.pointer("/labelSelector/rawSelector").and_then(Value::as_str),
         };
         (text(attributes, "verb"), Target::Resource(target))
     } else {
