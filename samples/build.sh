@@ -112,6 +112,7 @@ js_guest() { # NAME
 c_guest batch
 c_guest crash
 c_guest memory-hog
+c_guest stateful-volume
 rust_guest hello-http
 rust_guest greeter-config
 go_guest go-cron-like

@@ -15,5 +15,6 @@ mod rejected;
 mod rolling;
 mod routed;
 mod samples;
+mod storage;
 mod support;
 mod up;

@@ -59,6 +59,27 @@ fn batch_ends_with_the_exit_code_it_was_asked_for() {
 }
 
 #[test]
+fn stateful_volume_keeps_the_visitors_book_until_the_claim_is_deleted() {
+    let cluster = TestCluster::start();
+    for before in ["0 before me\n", "1 before me\n"] {
+        cluster.apply_sample("stateful-volume");
+        cluster.ok(&["wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/visitor", "--timeout=60s"]);
+        assert_eq!(cluster.ok(&["logs", "visitor"]), before);
+        if before.starts_with('0') {
+            cluster.ok(&["delete", "pod", "visitor"]);
+        }
+    }
+    cluster.ok(&["delete", "pvc", "visitors-book", "--wait=false"]);
+    let table = cluster.ok(&["get", "pvc", "--no-headers"]);
+    assert!(table.contains("Terminating"), "{table}");
+    cluster.ok(&["delete", "pod", "visitor"]);
+    eventually("the end of claim and volume", || {
+        let left = cluster.ok(&["get", "pv,pvc", "-o", "name"]);
+        if left.is_empty() { Ok(()) } else { Err(left) }
+    });
+}
+
+#[test]
 fn go_cron_like_reads_its_arguments() {
     let cluster = TestCluster::start();
     cluster.apply_sample("go-cron-like");
