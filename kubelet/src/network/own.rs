@@ -40,6 +40,8 @@ pub(crate) struct PodNetwork {
 struct State {
     /// What the runtimes are told; empty while it is not known.
     range: String,
+    /// The node's whole range in routed mode, once it is known.
+    node_range: Option<NodeRange>,
     /// Whether the network is usable, or why not; `None` where nothing had to be done for it.
     condition: Option<Result<(), String>>,
 }
@@ -51,6 +53,7 @@ impl PodNetwork {
         Self {
             state: Mutex::new(State {
                 range: if is_routed { String::new() } else { range.to_owned() },
+                node_range: None,
                 condition,
             }),
             changed: Notify::new(),
@@ -67,12 +70,25 @@ impl PodNetwork {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).condition.clone()
     }
 
-    fn set(&self, range: Option<String>, condition: Result<(), String>) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(range) = range {
-            state.range = range;
+    /// What the node registers with: a range that was given beforehand, or the one that it had until its Node was deleted,
+    /// so that its pods keep their addresses. Empty otherwise.
+    pub(crate) fn range_to_register(&self) -> String {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        match (&state.condition, &state.node_range) {
+            (None, _) => state.range.clone(),
+            (Some(_), range) => range.map(|range| range.all.to_string()).unwrap_or_default(),
         }
-        state.condition = Some(condition);
+    }
+
+    fn set_usable(&self, range: NodeRange) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.range = range.guests.to_string();
+        state.node_range = Some(range);
+        state.condition = Some(Ok(()));
+    }
+
+    fn set_unusable(&self, reason: String) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).condition = Some(Err(reason));
     }
 }
 
@@ -104,7 +120,7 @@ pub(crate) async fn bring_up(kubelet: Arc<Kubelet>, config: RoutedConfig) {
             Err(error) => {
                 let reason = crate::error::chain(&error);
                 tracing::warn!(error = %reason, "the node's pod network is not usable; trying again");
-                kubelet.network.set(None, Err(reason));
+                kubelet.network.set_unusable(reason);
                 backoff.next_delay()
             }
         };
@@ -148,7 +164,7 @@ async fn set_up(kubelet: &Kubelet, config: &RoutedConfig, cidrs: &[String]) -> R
     }
     let guests = range.guests.to_string();
     let is_new = kubelet.network.range() != guests;
-    kubelet.network.set(Some(guests.clone()), Ok(()));
+    kubelet.network.set_usable(range);
     if is_new {
         tracing::info!(containers = %range.containers, guests, "the node's range of pod addresses");
         for runtime in kubelet.runtimes.all() {

@@ -148,6 +148,7 @@ pub(crate) async fn report(
 
 async fn register(kubelet: &Kubelet, api: &Api<Node>) -> kube::Result<Node> {
     let config = &kubelet.config;
+    let pod_cidr = Some(kubelet.network.range_to_register()).filter(|range| !range.is_empty());
     let node = Node {
         metadata: ObjectMeta {
             name: Some(config.node_name.clone()),
@@ -157,8 +158,8 @@ async fn register(kubelet: &Kubelet, api: &Api<Node>) -> kube::Result<Node> {
         },
         spec: Some(NodeSpec {
             taints: (!config.taints.is_empty()).then(|| config.taints.clone()),
-            pod_cidr: (!config.pod_cidr.is_empty()).then(|| config.pod_cidr.clone()),
-            pod_cidrs: (!config.pod_cidr.is_empty()).then(|| vec![config.pod_cidr.clone()]),
+            pod_cidrs: pod_cidr.clone().map(|range| vec![range]),
+            pod_cidr,
             ..NodeSpec::default()
         }),
         status: None,

@@ -54,10 +54,10 @@ fn a_kill_leaves_guests_that_answer_and_a_reset_leaves_nothing() {
     let refused = cluster.wherry(&["reset"]);
     assert!(refused.stderr.contains("is in use by process"), "{refused:?}");
     cluster.kill();
-    assert!(!cluster.site().machine().unwrap().group().processes().is_empty(), "the guests' process");
+    assert!(!cluster.site().machine().unwrap().processes().is_empty(), "the guests' process");
     let reset = cluster.wherry(&["reset", "--forget"]);
     assert_eq!(reset.code, 0, "{reset:?}");
-    assert_eq!(cluster.site().machine().unwrap().group().processes(), [0_i32; 0], "{reset:?}");
+    assert_eq!(cluster.site().machine().unwrap().processes(), [0_i32; 0], "{reset:?}");
     assert_eq!(of_ours(&cluster), "");
     assert!(!cluster.data_dir().exists());
 }

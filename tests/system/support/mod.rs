@@ -1,6 +1,8 @@
 //! A cluster for one test, and the ways to look at it.
 
 mod cluster;
+mod containers;
+mod dns;
 mod etcd;
 mod guests;
 mod health;
@@ -11,6 +13,8 @@ mod second_node;
 mod site;
 
 pub(crate) use cluster::{Component, TestCluster, samples as samples_folder};
+pub(crate) use containers::{BUSYBOX, missing as missing_for_containers};
+pub(crate) use dns::addresses_of;
 pub(crate) use etcd::TestEtcd;
 pub(crate) use guests::{Answering, COMMAND, Echoing, HTTP, guest_file};
 pub(crate) use health::Health;

@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    io::{BufRead as _, BufReader},
     os::fd::AsRawFd as _,
     path::{Path, PathBuf},
     process::Command,
@@ -92,41 +93,60 @@ impl Drop for Inside {
     }
 }
 
-/// A mount namespace that programs are started in: what they mount is seen by nobody else, and gone with them.
+/// Where programs are started: what they mount is seen by nobody else, and gone with them; and the root of the control
+/// groups that they see is a group of their own, so that what is attached to it is nobody else's either.
 #[derive(Debug)]
-pub(crate) struct Mounts {
-    handle: File,
+pub(crate) struct Container {
+    mounts: File,
+    groups: File,
+    group: ControlGroup,
 }
 
-impl Mounts {
+impl Container {
     pub(crate) fn new() -> Self {
-        let mut holder = Command::new("unshare")
-            .args(["--mount", "--propagation", "private", "sleep", "60"])
+        let group = ControlGroup::new();
+        let script = r#"
+            set -e
+            echo $$ > "$0/cgroup.procs"
+            exec unshare --mount --propagation private --cgroup sh -c '
+                set -e
+                umount "$0"
+                mount -t cgroup2 cgroup2 "$0"
+                [ ! -d /sys/fs/bpf ] || mount -t bpf bpf /sys/fs/bpf
+                echo ready
+                exec sleep 60' "$1""#;
+        let mut holder = Command::new("sh")
+            .args(["-c", script])
+            .args([group.path(), group.root()])
+            .stdout(std::process::Stdio::piped())
             .spawn()
-            .expect("unshare of util-linux");
-        let path = format!("/proc/{}/ns/mnt", holder.id());
-        let own = fs::read_link("/proc/self/ns/mnt").unwrap();
-        // Until it has moved.
-        let started = std::time::Instant::now();
-        while fs::read_link(&path).is_ok_and(|now| now == own) {
-            assert!(started.elapsed().as_secs() < 30, "no mount namespace");
-            std::thread::sleep(std::time::Duration::from_millis(2));
-        }
-        let handle = File::open(path).unwrap();
+            .unwrap();
+        let mut word = String::new();
+        BufReader::new(holder.stdout.take().unwrap()).read_line(&mut word).unwrap();
+        assert_eq!(word, "ready\n", "unshare of util-linux makes namespaces");
+        let open = |what: &str| File::open(format!("/proc/{}/ns/{what}", holder.id())).unwrap();
+        let (mounts, groups) = (open("mnt"), open("cgroup"));
         holder.kill().unwrap();
         holder.wait().unwrap();
-        Self { handle }
+        // Not before: a group with processes cannot have it.
+        group.enable_controllers();
+        Self { mounts, groups, group }
     }
 
-    /// `program` with what it mounts in here, in a control group of its own.
-    pub(crate) fn command(&self, program: &Path, group: &ControlGroup) -> Command {
-        let mut command = Command::new("nsenter");
-        command.arg(format!("--mount={}", descriptor(&self.handle).display()));
+    /// A command that runs `program` in here, in the present network namespace.
+    pub(crate) fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", r#"echo $$ > "$0/cgroup.procs" && exec nsenter "$@""#]);
+        command.arg(self.group.leaf());
+        command.arg(format!("--mount={}", descriptor(&self.mounts).display()));
+        command.arg(format!("--cgroup={}", descriptor(&self.groups).display()));
+        command.arg("--").arg(program);
         command
-            .args(["sh", "-c", r#"echo $$ > "$0/cgroup.procs" && exec "$@""#])
-            .arg(group.path())
-            .arg(program);
-        command
+    }
+
+    /// The processes that were started in here, and theirs.
+    pub(crate) fn processes(&self) -> Vec<i32> {
+        self.group.processes()
     }
 }
 
@@ -136,12 +156,13 @@ fn descriptor(file: &File) -> PathBuf {
 
 /// A control group (of version 2) for everything that a cluster starts; ended and removed when dropped.
 #[derive(Debug)]
-pub(crate) struct ControlGroup {
+struct ControlGroup {
+    root: PathBuf,
     path: PathBuf,
 }
 
 impl ControlGroup {
-    pub(crate) fn new() -> Self {
+    fn new() -> Self {
         static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
         let root = mounts.lines().find_map(|line| {
@@ -149,19 +170,37 @@ impl ControlGroup {
             let path = fields.next()?;
             (fields.next()? == "cgroup2").then_some(path)
         });
+        let root = PathBuf::from(root.expect("a cgroup2 file system"));
         let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let name = format!("wherry-test-{}-{number}", std::process::id());
-        let path = Path::new(root.expect("a cgroup2 file system")).join(name);
-        fs::create_dir(&path).unwrap();
-        Self { path }
+        let path = root.join(format!("wherry-test-{}-{number}", std::process::id()));
+        let group = Self { root, path };
+        fs::create_dir_all(group.leaf()).unwrap();
+        group
     }
 
-    pub(crate) fn path(&self) -> &Path {
+    /// Where version 2 has the controllers, containers are limited by groups below this one.
+    fn enable_controllers(&self) {
+        for parent in [&self.root, &self.path] {
+            let _ = fs::write(parent.join("cgroup.subtree_control"), "+cpu +memory +pids");
+        }
+    }
+
+    /// Where the file system is mounted.
+    fn root(&self) -> &Path {
+        &self.root
+    }
+
+    fn path(&self) -> &Path {
         &self.path
     }
 
+    /// A group with processes may have no groups that are limited: they have one of their own.
+    fn leaf(&self) -> PathBuf {
+        self.path.join("node")
+    }
+
     /// The processes in it and below it.
-    pub(crate) fn processes(&self) -> Vec<i32> {
+    fn processes(&self) -> Vec<i32> {
         fn collect(path: &Path, found: &mut Vec<i32>) {
             let here = fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
             found.extend(here.lines().filter_map(|line| line.parse::<i32>().ok()));

@@ -9,7 +9,7 @@ use std::{
     process::Command,
 };
 
-use super::namespace::{ControlGroup, Inside, Mounts, Namespace};
+use super::namespace::{Container, Inside, Namespace};
 
 /// Where a cluster, or one node of it, is.
 #[derive(Debug)]
@@ -32,9 +32,8 @@ pub(crate) struct Routed {
     /// Dropped first: the thread leaves.
     inside: Option<Inside>,
     /// Then everything that runs here ends.
-    group: ControlGroup,
+    container: Container,
     node_ip: Ipv4Addr,
-    mounts: Mounts,
     namespace: Namespace,
     /// The `--proxy-mode`, if one was asked for.
     proxy_mode: Option<String>,
@@ -91,9 +90,8 @@ impl Routed {
     fn new(node_ip: Ipv4Addr, proxy_mode: Option<&str>) -> Self {
         Self {
             inside: None,
-            group: ControlGroup::new(),
+            container: Container::new(),
             node_ip,
-            mounts: Mounts::new(),
             namespace: Namespace::new(),
             proxy_mode: proxy_mode.map(str::to_owned),
         }
@@ -116,9 +114,9 @@ impl Routed {
         self.node_ip
     }
 
-    /// Everything that was started here.
-    pub(crate) fn group(&self) -> &ControlGroup {
-        &self.group
+    /// The processes that were started here.
+    pub(crate) fn processes(&self) -> Vec<i32> {
+        self.container.processes()
     }
 }
 
@@ -192,7 +190,7 @@ impl Site {
     pub(crate) fn command(&self, program: &Path) -> Command {
         match self {
             Self::Loopback(_) => Command::new(program),
-            Self::Routed(machine) => machine.mounts.command(program, &machine.group),
+            Self::Routed(machine) => machine.container.command(program),
         }
     }
 
