@@ -65,11 +65,13 @@ pub enum Controller {
     EphemeralVolume,
     /// Makes volumes that are directories of nodes.
     LocalPath,
+    /// How many pods each PodDisruptionBudget lets go.
+    Disruption,
 }
 
 impl Controller {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::ServiceAccount,
         Self::RootCa,
         Self::NodeIpam,
@@ -87,6 +89,7 @@ impl Controller {
         Self::AttributesProtection,
         Self::EphemeralVolume,
         Self::LocalPath,
+        Self::Disruption,
     ];
 
     /// The name that Kubernetes gives it (if it has one like it), as in `kube-controller-manager --controllers`.
@@ -109,6 +112,7 @@ impl Controller {
             Self::AttributesProtection => "volumeattributesclass-protection-controller",
             Self::EphemeralVolume => "ephemeral-volume-controller",
             Self::LocalPath => "local-path-provisioner",
+            Self::Disruption => "disruption-controller",
         }
     }
 }

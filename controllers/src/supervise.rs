@@ -12,8 +12,8 @@ use wherry_client::backoff::Backoff;
 use crate::error::{Chain, Error};
 use crate::{Context, Controller};
 use crate::{
-    deployment, endpoint_slice, endpoints, ephemeral_volume, garbage_collector, local_path, namespace,
-    node_ipam, node_lifecycle, persistent_volume, pod_gc, replica_set, root_ca, service_account,
+    deployment, disruption, endpoint_slice, endpoints, ephemeral_volume, garbage_collector, local_path,
+    namespace, node_ipam, node_lifecycle, persistent_volume, pod_gc, replica_set, root_ca, service_account,
     storage_protection,
 };
 
@@ -79,5 +79,6 @@ async fn run_one(controller: Controller, context: Context, lifecycle: &Lifecycle
         Controller::AttributesProtection => storage_protection::run_attributes(context, lifecycle).await,
         Controller::EphemeralVolume => ephemeral_volume::run(context, lifecycle).await,
         Controller::LocalPath => local_path::run(context, lifecycle).await,
+        Controller::Disruption => disruption::run(context, lifecycle).await,
     }
 }

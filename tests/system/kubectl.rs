@@ -331,3 +331,36 @@ fn server_side_apply_tells_conflicts_shares_fields_and_removes_what_is_no_longer
     let diff = cluster.kubectl_with_input(&["diff", "--server-side", "-f", "-"], &config("  a: \"2\"\n"));
     contains_all(&diff.stdout, &["-  a: \"1\"", "+  a: \"2\""]);
 }
+
+#[test]
+fn a_disruption_budget_stands_in_the_way_of_a_drain_until_it_has_something_to_give() {
+    let cluster = with_hello();
+    let budget = |least: u32| {
+        format!(
+            "apiVersion: policy/v1\nkind: PodDisruptionBudget\nmetadata:\n  name: b\nspec:\n  minAvailable: {least}\n  \
+             selector:\n    matchLabels:\n      app: hello-http\n"
+        )
+    };
+    cluster.apply(&budget(3));
+    let allowed = |count: &str| {
+        eventually("the budget's status", || {
+            let path = "jsonpath={.status.disruptionsAllowed}/{.status.currentHealthy}";
+            let found = cluster.ok(&["get", "pdb", "b", "-o", path]);
+            if found == count { Ok(()) } else { Err(found) }
+        });
+    };
+    allowed("0/3");
+    let node = cluster.ok(&["get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"]);
+    let drain = ["drain", &node, "--ignore-daemonsets", "--timeout=3s", "--pod-selector=app=hello-http"];
+    let refused = cluster.kubectl(&drain);
+    assert_ne!(refused.code, 0);
+    contains_all(&refused.stderr, &["Cannot evict pod as it would violate the pod's disruption budget."]);
+    cluster.apply(&budget(2));
+    allowed("1/3");
+    // One goes; its successor has nowhere to run while the node is cordoned, so the others stay.
+    let refused = cluster.kubectl(&drain);
+    assert_ne!(refused.code, 0);
+    allowed("0/2");
+    cluster.ok(&["uncordon", &node]);
+    allowed("1/3");
+}

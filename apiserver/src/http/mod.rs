@@ -6,6 +6,7 @@
 mod body;
 mod connector;
 mod continue_token;
+mod eviction;
 mod list;
 pub mod negotiate;
 mod options;

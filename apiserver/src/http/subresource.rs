@@ -6,10 +6,10 @@ use http::{HeaderMap, StatusCode};
 use serde_json::{Map, Value, json};
 use wherry_machinery::field::{Error, Path};
 use wherry_machinery::selector::Selector;
-use wherry_machinery::status::{Reason, Status};
+use wherry_machinery::status::Status;
 
 use super::negotiate::{Shape, body_media_type, content_type};
-use super::{Call, list, method_not_allowed, options, write};
+use super::{Call, eviction, list, method_not_allowed, options, write};
 use crate::kinds::Subresource;
 use crate::registry::context::Context;
 use crate::registry::strategy::{Resource, Scope};
@@ -19,7 +19,7 @@ const SCALE: Resource =
     Resource { group: "autoscaling", version: "v1", name: "scales", kind: "Scale", scope: Scope::Namespaced };
 const BINDING: Resource =
     Resource { group: "", version: "v1", name: "bindings", kind: "Binding", scope: Scope::Namespaced };
-const EVICTION: Resource = Resource {
+pub(super) const EVICTION: Resource = Resource {
     group: "policy",
     version: "v1",
     name: "evictions",
@@ -64,12 +64,17 @@ pub(super) async fn answer(
             bind(&call.api.registry, &call.kind, &call.context, (&namespace, &name), &binding).await?;
             Ok(write::done(call))
         }
-        (Subresource::Eviction, "create") => evict(call, headers, body).await,
+        (Subresource::Eviction, "create") => eviction::evict(call, headers, body).await,
         _ => Err(method_not_allowed()),
     }
 }
 
-fn sent(call: &Call, resource: &Resource, headers: &HeaderMap, body: &Bytes) -> Result<Value, Refusal> {
+pub(super) fn sent(
+    call: &Call,
+    resource: &Resource,
+    headers: &HeaderMap,
+    body: &Bytes,
+) -> Result<Value, Refusal> {
     call.api.registry.codec().decode(resource, &call.context, body_media_type(headers)?, body)
 }
 
@@ -264,26 +269,6 @@ pub(super) async fn bind_by_name(
     let binding = sent(call, &BINDING, headers, body)?;
     let (namespace, name) = (call.namespace().to_owned(), object::name(&binding).to_owned());
     bind(&call.api.registry, &call.kind, &call.context, (&namespace, &name), &binding).await?;
-    Ok(write::done(call))
-}
-
-/// Deletes a pod on behalf of a drain. There are no disruption budgets to ask yet.
-async fn evict(call: &mut Call, headers: &HeaderMap, body: &Bytes) -> Result<Response, Refusal> {
-    options::write_options(&call.query, "CreateOptions", &mut call.context)?;
-    let eviction = sent(call, &EVICTION, headers, body)?;
-    if object::name(&eviction) != call.info.name {
-        return Err(Status::failure(
-            Reason::BadRequest,
-            "name in URL does not match name in Eviction object",
-        )
-        .into());
-    }
-    let dry_run = call.context.dry_run;
-    let sent_options = eviction.get("deleteOptions").filter(|options| options.is_object());
-    let options = options::delete_options(&super::Query::default(), sent_options, &mut call.context)?;
-    call.context.dry_run |= dry_run;
-    let (namespace, name) = (call.namespace().to_owned(), call.info.name.clone());
-    call.api.registry.delete(&call.kind, &call.context, &namespace, &name, &options).await?;
     Ok(write::done(call))
 }
 
