@@ -111,6 +111,7 @@ js_guest() { # NAME
 
 c_guest batch
 c_guest crash
+c_guest debug-me
 c_guest memory-hog
 c_guest stateful-volume
 rust_guest hello-http

@@ -16,5 +16,6 @@ mod rolling;
 mod routed;
 mod samples;
 mod storage;
+mod streams;
 mod support;
 mod up;

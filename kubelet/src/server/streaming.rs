@@ -360,7 +360,8 @@ async fn connect(
 fn spdy_granted(headers: &HeaderMap) -> Response {
     let mut granted = Response::new(Body::empty());
     *granted.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    for name in [header::CONNECTION, header::UPGRADE, upgrade::PROTOCOL_VERSION] {
+    granted.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("Upgrade"));
+    for name in [header::UPGRADE, upgrade::PROTOCOL_VERSION] {
         if let Some(value) = headers.get(&name) {
             granted.headers_mut().insert(name, value.clone());
         }

@@ -97,24 +97,33 @@ async fn ask(target: &Target, headers: HeaderMap) -> Result<Answer, Error> {
     let host = HeaderValue::from_str(&target.address.to_string());
     request.headers_mut().insert(HOST, host.map_err(|error| Error::Upgrade(error.to_string()))?);
     let connection = connection.with_upgrades();
-    tokio::pin!(connection);
-    let response = tokio::select! {
-        response = sender.send_request(request) => response.map_err(Error::Http)?,
-        ended = &mut connection => {
-            ended.map_err(Error::Http)?;
-            return Err(Error::Connect(std::io::ErrorKind::ConnectionReset.into()));
+    let answered = sender.send_request(request);
+    tokio::pin!(connection, answered);
+    // The connection is over for HTTP as soon as the upgrade is granted, which may be before the answer is seen.
+    let mut is_over = false;
+    let response = loop {
+        tokio::select! {
+            response = &mut answered => break response.map_err(Error::Http)?,
+            ended = &mut connection, if !is_over => {
+                ended.map_err(Error::Http)?;
+                is_over = true;
+            }
         }
     };
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let headers = response.headers().clone();
-        let (upgraded, _) = tokio::join!(hyper::upgrade::on(response), connection);
+        let upgrade = hyper::upgrade::on(response);
+        let upgraded = if is_over { upgrade.await } else { tokio::join!(upgrade, connection).0 };
         return Ok(Answer::Granted(headers, TokioIo::new(upgraded.map_err(Error::Http)?)));
     }
     let status = response.status();
     let body = Limited::new(response.into_body(), MAX_REFUSAL_BYTES).collect();
-    let text = tokio::select! {
-        body = body => body.map(|body| body.to_bytes()).unwrap_or_default(),
-        _ = &mut connection => Bytes::new(),
+    tokio::pin!(body);
+    let text = loop {
+        tokio::select! {
+            body = &mut body => break body.map(|body| body.to_bytes()).unwrap_or_default(),
+            _ = &mut connection, if !is_over => is_over = true,
+        }
     };
     Ok(Answer::Refused(status, String::from_utf8_lossy(&text).trim_end().to_owned()))
 }

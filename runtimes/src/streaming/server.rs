@@ -172,7 +172,7 @@ impl StreamingServer {
         }
     }
 
-    /// One connection is one request.
+    /// Requests of a connection, until one of them becomes a stream.
     async fn connection(self: Arc<Self>, stream: TcpStream) {
         let _ = stream.set_nodelay(true);
         let (sender, mut session) = tokio::sync::mpsc::channel(1);
@@ -187,7 +187,6 @@ impl StreamingServer {
         let served = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
-            .keep_alive(false)
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades()
             .await;

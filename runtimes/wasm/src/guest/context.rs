@@ -14,7 +14,7 @@ use wherry_runtimes::log::Stream;
 use super::log_file::GuestOutput;
 use super::memory::InstanceMemory;
 use super::send::Sending;
-use super::{Arguments, ContainerMemory, GuestMount, LogFile, Outbound};
+use super::{Arguments, ContainerMemory, GuestMount, LogFile, Outbound, Stdio};
 use crate::code::Program;
 
 /// The largest set of HTTP headers that a guest can build, in bytes. Source: wasmtime's own default.
@@ -34,6 +34,7 @@ pub(crate) struct Grants {
     pub(crate) outbound: Arc<Outbound>,
     pub(crate) log: Arc<LogFile>,
     pub(crate) memory: Arc<ContainerMemory>,
+    pub(crate) stdio: Stdio,
 }
 
 /// The state of a core module's store.
@@ -112,9 +113,16 @@ impl Grants {
             .args(&self.arguments.args)
             .envs(&self.arguments.env)
             .initial_cwd(&self.arguments.working_dir)
-            .max_random_size(MAX_RANDOM_BYTES)
-            .stdout(GuestOutput::new(&self.log, Stream::Stdout))
-            .stderr(GuestOutput::new(&self.log, Stream::Stderr));
+            .max_random_size(MAX_RANDOM_BYTES);
+        match self.stdio.guest_outputs() {
+            Some((stdout, stderr)) => builder.stdout(stdout).stderr(stderr),
+            None => builder
+                .stdout(GuestOutput::new(&self.log, Stream::Stdout))
+                .stderr(GuestOutput::new(&self.log, Stream::Stderr)),
+        };
+        if let Some(input) = self.stdio.take_input() {
+            builder.stdin(input);
+        }
         for mount in self.mounts.iter() {
             let what = || format!("mount {} at {}", mount.host.display(), mount.guest);
             let held = mount.open().map_err(|error| wasmtime::Error::from(error).context(what()))?;

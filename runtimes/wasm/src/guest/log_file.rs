@@ -5,18 +5,22 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use tokio::io::AsyncWrite;
+use tokio::sync::broadcast;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 use wherry_runtimes::log::{LineCutter, Stream};
 
 /// Bytes that a guest may write at once.
 const WRITE_BYTES: usize = 64 * 1024;
+
+/// Pieces of output that wait for an attached client. One that falls further behind misses some: a guest waits for nobody.
+const TAPPED_PIECES: usize = 64;
 
 /// The log of one container; without a path what is written is dropped.
 ///
@@ -26,11 +30,13 @@ const WRITE_BYTES: usize = 64 * 1024;
 pub(crate) struct LogFile {
     path: Option<PathBuf>,
     open: Mutex<Option<File>>,
+    /// Whoever watches the output as it is written; made for the first one.
+    taps: OnceLock<broadcast::Sender<(Stream, Bytes)>>,
 }
 
 impl LogFile {
     pub(crate) fn new(path: Option<PathBuf>) -> Self {
-        Self { path, open: Mutex::default() }
+        Self { path, open: Mutex::default(), taps: OnceLock::new() }
     }
 
     /// Makes the file, empty if it is new, so that it can be followed from the start.
@@ -45,6 +51,19 @@ impl LogFile {
         let file = open(path)?;
         *self.open.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
         Ok(())
+    }
+
+    /// The output from now on, as guests write it.
+    pub(crate) fn tap(&self) -> broadcast::Receiver<(Stream, Bytes)> {
+        self.taps.get_or_init(|| broadcast::Sender::new(TAPPED_PIECES)).subscribe()
+    }
+
+    fn show(&self, stream: Stream, bytes: &[u8]) {
+        if let Some(taps) = self.taps.get()
+            && taps.receiver_count() > 0
+        {
+            let _ = taps.send((stream, Bytes::copy_from_slice(bytes)));
+        }
     }
 
     /// Lets go of the descriptor.
@@ -96,6 +115,7 @@ pub(crate) struct GuestOutput(Arc<Output>);
 
 struct Output {
     log: Arc<LogFile>,
+    stream: Stream,
     cutter: Mutex<LineCutter>,
 }
 
@@ -110,7 +130,7 @@ impl Drop for Output {
 
 impl GuestOutput {
     pub(crate) fn new(log: &Arc<LogFile>, stream: Stream) -> Self {
-        Self(Arc::new(Output { log: Arc::clone(log), cutter: Mutex::new(LineCutter::new(stream)) }))
+        Self(Arc::new(Output { log: Arc::clone(log), stream, cutter: Mutex::new(LineCutter::new(stream)) }))
     }
 
     fn put(&self, bytes: &[u8]) {
@@ -118,6 +138,8 @@ impl GuestOutput {
         let mut cutter = self.0.cutter.lock().unwrap_or_else(PoisonError::into_inner);
         cutter.write(SystemTime::now(), bytes, &mut entries);
         self.0.log.append(&entries);
+        drop(cutter);
+        self.0.log.show(self.0.stream, bytes);
     }
 }
 

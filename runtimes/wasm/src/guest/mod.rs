@@ -12,6 +12,8 @@ mod meter;
 mod mounts;
 mod outbound;
 mod send;
+mod stdio;
+mod terminal;
 
 pub(crate) use arguments::{Arguments, arguments};
 pub(crate) use command::run_command;
@@ -23,3 +25,5 @@ pub(crate) use memory::ContainerMemory;
 pub(crate) use meter::{Cpu, Meter};
 pub(crate) use mounts::{GuestMount, Mounts};
 pub(crate) use outbound::{ALLOWED_HOSTS, Outbound};
+pub(crate) use stdio::{Outputs, Pipe, Stdio};
+pub(crate) use terminal::{Terminal, Typed, shown};

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -19,9 +19,12 @@ use super::port::http_port;
 use super::state::{Container, LiveContainer, State};
 use crate::code::Program;
 use crate::guest::{
-    ContainerMemory, Cpu, Ending, Grants, HttpServer, LogFile, Meter, Mounts, ServerLimits, arguments,
+    ContainerMemory, Cpu, Ending, Grants, HttpServer, LogFile, Meter, Mounts, ServerLimits, Stdio, arguments,
     run_command,
 };
+
+/// Bytes of input that wait for a guest.
+const INPUT_BYTES: usize = 64 * 1024;
 
 /// What runs of a started container, with its listening socket if it has one.
 enum Work {
@@ -66,6 +69,7 @@ impl Inner {
             resources: Some(ContainerResources { linux: Some(resources) }),
             ..Default::default()
         };
+        let (stdio, input) = standard_input(config);
         let live = LiveContainer {
             config: config.clone(),
             image,
@@ -74,6 +78,9 @@ impl Inner {
             log: Arc::new(LogFile::new(log_path)),
             memory,
             cpu,
+            grants: OnceLock::new(),
+            stdio,
+            input: tokio::sync::Mutex::new(input),
             drain: CancellationToken::new(),
             kill: self.shutdown.child_token(),
         };
@@ -153,7 +160,9 @@ impl Inner {
             outbound,
             log: Arc::clone(&live.log),
             memory: Arc::clone(&live.memory),
+            stdio: live.stdio.clone(),
         };
+        let _ = live.grants.set(grants.clone());
         self.set_running(id)?;
         let supervisor = Arc::clone(self).supervise(id.to_owned(), live, work, grants, handle.clone());
         self.supervisors.spawn_on(supervisor, &handle);
@@ -332,6 +341,16 @@ fn log_path(sandbox: &PodSandboxConfig, config: &ContainerConfig) -> Option<Path
         return None;
     }
     Some(Path::new(&sandbox.log_directory).join(&config.log_path))
+}
+
+/// The input of a container that has one: what its guest reads, and where it is typed.
+fn standard_input(config: &ContainerConfig) -> (Stdio, Option<tokio::io::DuplexStream>) {
+    if !config.stdin {
+        return (Stdio::default(), None);
+    }
+    let (typed, read) = tokio::io::duplex(INPUT_BYTES);
+    let stdio = Stdio { input: Stdio::input(Box::new(read)), is_terminal: config.tty, ..Stdio::default() };
+    (stdio, Some(typed))
 }
 
 fn memory_limit(resources: &LinuxContainerResources) -> u64 {

@@ -7,6 +7,7 @@ mod sandboxes;
 mod saved;
 mod state;
 mod stats;
+mod streams;
 mod verbs;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,6 +21,7 @@ use tokio_util::task::TaskTracker;
 use wherry_runtimes::events::EventSender;
 use wherry_runtimes::files::remove_tree;
 use wherry_runtimes::log::unix_nanos;
+use wherry_runtimes::streaming::StreamingServer;
 use wherry_runtimes::{ContainerEventResponse, ContainerEventType};
 
 use crate::code::{CodeCache, Engines};
@@ -51,6 +53,7 @@ struct Inner {
     guests: Guests,
     supervisors: TaskTracker,
     shutdown: CancellationToken,
+    streaming: Mutex<Option<Arc<StreamingServer>>>,
     ids: AtomicU64,
 }
 
@@ -127,6 +130,7 @@ impl WasmRuntime {
                 guests: Guests::start(config.guest_threads).map_err(Error::Threads)?,
                 supervisors: TaskTracker::new(),
                 shutdown,
+                streaming: Mutex::default(),
                 ids: AtomicU64::new(0),
                 engines,
                 config,

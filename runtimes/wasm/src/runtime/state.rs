@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use tokio::io::DuplexStream;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use wherry_runtimes::{
@@ -12,7 +13,7 @@ use wherry_runtimes::{
 
 use crate::addresses::Addresses;
 use crate::code::Program;
-use crate::guest::{ContainerMemory, Cpu, LogFile, Mounts, Outbound};
+use crate::guest::{ContainerMemory, Cpu, Grants, LogFile, Mounts, Outbound, Stdio};
 use crate::image::ImageRecord;
 
 #[derive(Default)]
@@ -55,6 +56,12 @@ pub(super) struct LiveContainer {
     pub(super) log: Arc<LogFile>,
     pub(super) memory: Arc<ContainerMemory>,
     pub(super) cpu: Arc<Cpu>,
+    /// What its instances are granted; known from its start on.
+    pub(super) grants: OnceLock<Grants>,
+    /// Standard input of a container that has one: the guest's end of it, until it starts.
+    pub(super) stdio: Stdio,
+    /// The end that attached clients type into.
+    pub(super) input: tokio::sync::Mutex<Option<DuplexStream>>,
     /// Asks an HTTP server to accept no more, and to end with its last request.
     pub(super) drain: CancellationToken,
     /// Ends the guest.

@@ -5,10 +5,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use ipnet::Ipv4Net;
 use wherry_runtimes::{
-    CgroupDriver, Container, ContainerConfig, ContainerFilter, ContainerState, ContainerStats,
-    ContainerStatsFilter, ContainerStatus, Error, EventStream, LinuxContainerResources,
+    AttachRequest, CgroupDriver, Container, ContainerConfig, ContainerFilter, ContainerState, ContainerStats,
+    ContainerStatsFilter, ContainerStatus, Error, EventStream, ExecRequest, ExecSyncResponse, LinuxContainerResources,
     LinuxRuntimeConfiguration, PodSandbox, PodSandboxConfig, PodSandboxFilter, PodSandboxState,
-    PodSandboxStats, PodSandboxStatsFilter, PodSandboxStatusResponse, Result, RuntimeCondition,
+    PodSandboxStats, PodSandboxStatsFilter, PodSandboxStatusResponse, PortForwardRequest, Result, RuntimeCondition,
     RuntimeConfig, RuntimeConfigResponse, RuntimeFeatures, RuntimeHandler, RuntimeService, RuntimeStatus,
     StatusResponse, VersionResponse,
 };
@@ -158,6 +158,22 @@ impl RuntimeService for WasmRuntime {
                 .ok_or_else(|| Error::FailedPrecondition(format!("container {id:?} is not running")))?
         };
         log.reopen().map_err(|error| Error::Internal(format!("reopen container log: {error}")))
+    }
+
+    async fn exec_sync(&self, id: &str, command: &[String], timeout: Duration) -> Result<ExecSyncResponse> {
+        self.inner.exec_to_end(id, command, timeout).await
+    }
+
+    async fn exec(&self, request: &ExecRequest) -> Result<String> {
+        self.inner.exec_url(request)
+    }
+
+    async fn attach(&self, request: &AttachRequest) -> Result<String> {
+        self.inner.attach_url(request)
+    }
+
+    async fn port_forward(&self, request: &PortForwardRequest) -> Result<String> {
+        self.inner.port_forward_url(request)
     }
 
     async fn container_stats(&self, id: &str) -> Result<ContainerStats> {
