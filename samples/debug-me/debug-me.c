@@ -114,6 +114,15 @@ static int leads_out(const char *name) {
     return name[0] == '/';
 }
 
+// Archives need not name the directories above a file.
+static void make_parents(char *path) {
+    for (char *at = path + 1; (at = strchr(at, '/')); at++) {
+        *at = 0;
+        mkdir(path, 0755);
+        *at = '/';
+    }
+}
+
 static int unpack(FILE *from, const char *into) {
     struct header header;
     while (fread(&header, 1, sizeof header, from) == sizeof header && header.name[0]) {
@@ -135,6 +144,7 @@ static int unpack(FILE *from, const char *into) {
             if (path[length - 1] == '/') path[length - 1] = 0;
             if (mkdir(path, 0755) && errno != EEXIST) return fail("tar", path);
         } else if (header.type == '0' || !header.type) {
+            make_parents(path);
             if (!(file = fopen(path, "w"))) return fail("tar", path);
         }
         char block[512];

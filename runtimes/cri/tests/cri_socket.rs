@@ -11,7 +11,7 @@ use wherry_runtime_cri::{Client, Error, serve};
 use wherry_runtimes::fake::{Behaviour, Exit, FakeRuntime};
 use wherry_runtimes::log::Stream;
 use wherry_runtimes::suite::{self, Subject};
-use wherry_runtimes::{PodSandboxConfig, PodSandboxMetadata, RuntimeService};
+use wherry_runtimes::{AttachRequest, ExecRequest, PodSandboxConfig, PodSandboxMetadata, PortForwardRequest, RuntimeService};
 
 struct Served {
     shutdown: CancellationToken,
@@ -99,7 +99,14 @@ async fn everything_that_was_said_arrives() {
         fake.pod_sandbox_status(&id).await.unwrap().status
     );
     let refused = client.exec_sync("c", &["ls".to_owned()], Duration::from_secs(1)).await;
-    assert!(matches!(refused, Err(wherry_runtimes::Error::Unimplemented(text)) if text.contains("\"c\"")));
+    assert!(matches!(refused, Err(wherry_runtimes::Error::NotFound(text)) if text.contains("\"c\"")));
+    let forwarded = PortForwardRequest { pod_sandbox_id: id, port: vec![80] };
+    let url = client.port_forward(&forwarded).await.unwrap();
+    assert!(url.starts_with("http://127.0.0.1:") && url.contains("/portforward/"), "{url}");
+    let attached = AttachRequest { container_id: "c".to_owned(), stdout: true, ..Default::default() };
+    assert!(client.attach(&attached).await.unwrap_err().is_not_found());
+    let run = ExecRequest { container_id: "c".to_owned(), cmd: vec!["ls".to_owned()], ..Default::default() };
+    assert!(client.exec(&run).await.unwrap_err().is_not_found());
     served.shutdown.cancel();
     served.task.await.unwrap().unwrap();
 }

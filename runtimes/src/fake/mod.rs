@@ -7,6 +7,7 @@ mod clock;
 mod images;
 mod script;
 mod state;
+mod streams;
 mod verbs;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -16,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::events::EventSender;
+use crate::streaming::StreamingServer;
 use crate::{ContainerState, Error, Result};
 
 pub use clock::{Clock, ManualClock, SystemClock};
@@ -35,6 +37,7 @@ struct Shared {
     events: EventSender,
     tasks: TaskTracker,
     shutdown: CancellationToken,
+    streaming: Mutex<Option<Arc<StreamingServer>>>,
 }
 
 impl Drop for Shared {
@@ -59,6 +62,7 @@ impl FakeRuntime {
                 events: EventSender::default(),
                 tasks: TaskTracker::new(),
                 shutdown: CancellationToken::new(),
+                streaming: Mutex::default(),
             }),
         }
     }

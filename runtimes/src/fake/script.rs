@@ -20,6 +20,8 @@ pub struct Behaviour {
     pub exit: Option<(Duration, Exit)>,
     /// How it answers being asked to stop.
     pub on_stop: OnStop,
+    /// What commands run inside it end with; each says its own words and then its input.
+    pub exec_exit_code: i32,
 }
 
 /// How a container ended.

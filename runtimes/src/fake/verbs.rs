@@ -12,12 +12,12 @@ use super::script::{Behaviour, Exit, OnStop};
 use super::state::{ContainerRecord, KILLED, Sandbox, print};
 use super::{FakeRuntime, Shared};
 use crate::{
-    CgroupDriver, Container, ContainerAttributes, ContainerConfig, ContainerEventType, ContainerFilter,
+    AttachRequest, CgroupDriver, Container, ContainerAttributes, ContainerConfig, ContainerEventType, ContainerFilter,
     ContainerResources, ContainerState, ContainerStats, ContainerStatsFilter, ContainerStatus, CpuUsage,
-    Error, EventStream, LinuxContainerResources, LinuxPodSandboxStats, LinuxRuntimeConfiguration,
+    Error, EventStream, ExecRequest, ExecSyncResponse, LinuxContainerResources, LinuxPodSandboxStats, LinuxRuntimeConfiguration,
     MemoryUsage, PodSandbox, PodSandboxAttributes, PodSandboxConfig, PodSandboxFilter,
     PodSandboxNetworkStatus, PodSandboxState, PodSandboxStats, PodSandboxStatsFilter, PodSandboxStatus,
-    PodSandboxStatusResponse, Result, RuntimeCondition, RuntimeConfig, RuntimeConfigResponse,
+    PodSandboxStatusResponse, PortForwardRequest, Result, RuntimeCondition, RuntimeConfig, RuntimeConfigResponse,
     RuntimeFeatures, RuntimeHandler, RuntimeService, RuntimeStatus, StatusResponse, VersionResponse,
 };
 
@@ -357,6 +357,35 @@ impl RuntimeService for FakeRuntime {
                 .map_err(|source| Error::Internal(format!("reopen log {}: {source}", path.display()))),
             None => Ok(()),
         }
+    }
+
+    async fn exec_sync(
+        &self,
+        container_id: &str,
+        command: &[String],
+        _timeout: Duration,
+    ) -> Result<ExecSyncResponse> {
+        drop(self.shared.enter("ExecSync", container_id)?);
+        let exit_code = self.shared.exec_code(container_id)?;
+        let stdout = format!("{}\n", command.join(" ")).into_bytes();
+        Ok(ExecSyncResponse { stdout, stderr: Vec::new(), exit_code })
+    }
+
+    async fn exec(&self, request: &ExecRequest) -> Result<String> {
+        drop(self.shared.enter("Exec", &request.container_id)?);
+        self.shared.exec_code(&request.container_id)?;
+        self.shared.streaming()?.exec(request)
+    }
+
+    async fn attach(&self, request: &AttachRequest) -> Result<String> {
+        drop(self.shared.enter("Attach", &request.container_id)?);
+        self.shared.exec_code(&request.container_id)?;
+        self.shared.streaming()?.attach(request)
+    }
+
+    async fn port_forward(&self, request: &PortForwardRequest) -> Result<String> {
+        self.shared.enter("PortForward", &request.pod_sandbox_id)?.sandbox(&request.pod_sandbox_id)?;
+        self.shared.streaming()?.port_forward(request)
     }
 
     async fn container_stats(&self, id: &str) -> Result<ContainerStats> {

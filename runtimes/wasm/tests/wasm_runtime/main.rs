@@ -7,6 +7,7 @@ mod fixture;
 mod http;
 mod images;
 mod restart;
+mod streams;
 
 use std::sync::Arc;
 
