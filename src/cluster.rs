@@ -34,6 +34,8 @@ pub struct Options {
     pub node_name: String,
     /// The cluster's addresses, and the node's.
     pub network: Network,
+    /// How Services are served.
+    pub proxy_mode: wherry_proxy::ProxyMode,
     /// The port of the node's own API; 0 takes any that is free.
     pub kubelet_port: u16,
     /// Where manifests of static pods are.
@@ -240,7 +242,7 @@ fn start_components(
     });
 
     let client = client_of(api, &ClientIdentity::Proxy);
-    let config = node::proxy_config(&options.network, &options.node_name);
+    let config = node::proxy_config(&options.network, &options.node_name, options.proxy_mode);
     supervisor.spawn("proxy", move |lifecycle| {
         let (client, config) = (client.clone(), config.clone());
         Box::pin(async move { Ok(wherry_proxy::run(client, config, lifecycle).await?) })

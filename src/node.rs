@@ -7,11 +7,13 @@ use std::{
 };
 
 use anyhow::Context as _;
+use ipnet::IpNet;
 use wherry_apiserver::pki::{ClientIdentity, Pki};
 use wherry_kubelet::{
     RuntimeEntry, ServerTls,
     network::{CniConfig, PeersConfig, RoutedConfig},
 };
+use wherry_proxy::ProxyMode;
 
 use crate::{
     data_dir::DataDir,
@@ -97,8 +99,10 @@ pub fn cni_config(data_dir: &DataDir) -> CniConfig {
 }
 
 /// The proxy's configuration.
-pub fn proxy_config(network: &Network, node_name: &str) -> wherry_proxy::Config {
-    wherry_proxy::Config::loopback(node_name.to_owned(), network.node_ip)
+pub fn proxy_config(network: &Network, node_name: &str, mode: ProxyMode) -> wherry_proxy::Config {
+    let config = wherry_proxy::Config::loopback(node_name.to_owned(), network.node_ip);
+    let cluster_cidrs = network.divided().map(IpNet::V4).into_iter().collect();
+    wherry_proxy::Config { mode, cluster_cidrs, ..config }
 }
 
 /// What keeps the routes to the other nodes' pods needs to know; `None` where there are no other nodes.

@@ -11,8 +11,13 @@
 //!   replaced.
 
 mod backend;
+mod conntrack;
 pub mod ebpf;
+mod health;
+pub mod iptables;
 pub mod mode;
+mod network;
+pub mod nftables;
 pub mod rules;
 mod run;
 pub mod userspace;
@@ -23,7 +28,7 @@ use ipnet::IpNet;
 
 pub use backend::{Applied, Backend, BackendError};
 pub use mode::ProxyMode;
-pub use run::run;
+pub use run::{clean_up, kernel_backend, run};
 
 /// What the proxy needs to know of its node and network.
 #[derive(Debug, Clone)]

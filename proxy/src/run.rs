@@ -10,8 +10,11 @@ use tokio::{sync::Notify, time::Instant};
 use wherry_client::{Informer, Lifecycle, Selection, events::EventRecorder, informer::Informers};
 
 use crate::{
-    Backend, Config, Error, ProxyMode,
+    Backend, BackendError, Config, Error, ProxyMode,
+    health::{self, HealthChecks},
+    iptables::Iptables,
     mode::{Capabilities, Choice, choose},
+    nftables::Nftables,
     rules::{NodeInfo, Planner, Ruleset},
     userspace::Userspace,
 };
@@ -51,8 +54,11 @@ pub async fn run(client: kube::Client, config: Config, lifecycle: Lifecycle) -> 
         return Err(Error::Watches);
     }
 
-    let mut backend = open(&config, recorder).await?;
-    keep_in_force(backend.as_mut(), &objects, &changed, &config, &lifecycle).await;
+    let mut backend = open(&config, recorder.clone()).await?;
+    let mut health = HealthChecks::new(&health::addresses(&config.node_port_addresses));
+    let serving = Serving { backend: backend.as_mut(), health: &mut health, recorder: &recorder };
+    keep_in_force(serving, &objects, &changed, &config, &lifecycle).await;
+    health.close().await;
     backend.close().await;
     informers.shut_down().await;
     Ok(())
@@ -64,35 +70,98 @@ async fn open(config: &Config, recorder: EventRecorder) -> Result<Box<dyn Backen
     let Choice { mode, reason } =
         choose(config.mode, &capabilities).map_err(|reason| Error::Mode { reason })?;
     tracing::info!(%mode, reason, "Services are served");
+    if !config.is_loopback() {
+        clean_up_others(mode).await;
+    }
     match mode {
         ProxyMode::Userspace => Ok(Box::new(Userspace::new(recorder, config.node_port_addresses.clone()))),
-        mode => Err(Error::Mode { reason: format!("{mode} is not built in") }),
+        mode => kernel_backend(mode, config).map_err(|source| Error::Backend { mode, source }),
     }
 }
 
-async fn capabilities(config: &Config) -> Capabilities {
-    let missing = || Err("not built in".to_owned());
-    Capabilities {
-        is_loopback: config.is_loopback(),
-        ebpf: missing(),
-        nftables: missing(),
-        iptables: missing(),
+/// A backend of the kernel.
+///
+/// # Errors
+/// [`BackendError::Unavailable`]: the mode is none of the kernel's.
+pub fn kernel_backend(mode: ProxyMode, config: &Config) -> Result<Box<dyn Backend>, BackendError> {
+    match mode {
+        ProxyMode::Nftables => Ok(Box::new(Nftables::new(config))),
+        ProxyMode::Iptables => Ok(Box::new(Iptables::new(config))),
+        ProxyMode::Auto | ProxyMode::Ebpf | ProxyMode::Userspace => {
+            Err(BackendError::Unavailable { mode, reason: "it is not a kernel's backend".to_owned() })
+        }
     }
+}
+
+/// Remove all rules of Services from the kernel, whatever mode made them.
+///
+/// # Errors
+/// The kernel refuses.
+pub async fn clean_up() -> Result<(), BackendError> {
+    Nftables::clean_up().await?;
+    Iptables::clean_up().await
+}
+
+/// Rules that a former run left in another mode would be in the way.
+async fn clean_up_others(mode: ProxyMode) {
+    let is_permitted = Nftables::probe().is_ok();
+    if mode != ProxyMode::Nftables && mode != ProxyMode::Ebpf && is_permitted {
+        report(Nftables::clean_up().await);
+    }
+    if mode != ProxyMode::Iptables && is_permitted {
+        report(Iptables::clean_up().await);
+    }
+}
+
+fn report(result: Result<(), BackendError>) {
+    if let Err(error) = result {
+        tracing::warn!(error = &error as &dyn std::error::Error, "rules of a former run may be left");
+    }
+}
+
+/// What works here. In loopback mode nothing is tried.
+async fn capabilities(config: &Config) -> Capabilities {
+    let is_loopback = config.is_loopback();
+    let not_tried = || Err("not tried".to_owned());
+    Capabilities {
+        is_loopback,
+        ebpf: Err("not built in".to_owned()),
+        nftables: if is_loopback {
+            not_tried()
+        } else {
+            Nftables::probe().map_err(|error| error.to_string())
+        },
+        iptables: if is_loopback {
+            not_tried()
+        } else {
+            Iptables::probe().await.map_err(|error| error.to_string())
+        },
+    }
+}
+
+/// What carries the rules out.
+struct Serving<'a> {
+    backend: &'a mut dyn Backend,
+    health: &'a mut HealthChecks,
+    recorder: &'a EventRecorder,
 }
 
 async fn keep_in_force(
-    backend: &mut dyn Backend,
+    serving: Serving<'_>,
     objects: &Objects,
     changed: &Notify,
     config: &Config,
     lifecycle: &Lifecycle,
 ) {
+    let Serving { backend, health, recorder } = serving;
     let mut planner = Planner::default();
     let mut next_retry = FIRST_RETRY;
     let mut verify_at = Instant::now() + config.verify_interval;
     loop {
         let ruleset = Arc::new(objects.ruleset(&mut planner));
         let started = Instant::now();
+        let unanswered =
+            health.apply(&ruleset.health_checks, |check, words| health::report(recorder, check, words));
         let retry = match backend.apply(&ruleset).await {
             Ok(applied) => {
                 if applied.changed > 0 {
@@ -106,7 +175,7 @@ async fn keep_in_force(
                 }
                 lifecycle.readiness.set_ready();
                 next_retry = FIRST_RETRY;
-                (applied.unserved > 0).then_some(RETRY_INTERVAL)
+                (applied.unserved + unanswered > 0).then_some(RETRY_INTERVAL)
             }
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "the rules are not in force");

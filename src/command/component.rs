@@ -9,8 +9,9 @@ use std::{
 use anyhow::Context as _;
 use clap::Args;
 use futures::TryFutureExt as _;
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use wherry_client::Lifecycle;
+use wherry_proxy::ProxyMode;
 
 use super::shutdown;
 use crate::{
@@ -55,6 +56,12 @@ pub(super) struct ProxyArguments {
     /// In routed mode, routes to the other nodes' pods are kept too.
     #[arg(long, value_enum, default_value_t = Mode::Loopback)]
     network: Mode,
+    /// The range of all pods' addresses, in routed mode.
+    #[arg(long, value_name = "CIDR", required_if_eq("network", "routed"))]
+    cluster_cidr: Option<Ipv4Net>,
+    /// How Services are served: auto, ebpf, nftables, iptables or userspace.
+    #[arg(long, value_name = "MODE", default_value_t)]
+    proxy_mode: ProxyMode,
 }
 
 impl ClusterArguments {
@@ -107,7 +114,12 @@ impl ProxyArguments {
                 .into(),
         };
         let peers = node::peers_config_at(self.network, node_ip, &node_name);
-        let config = wherry_proxy::Config::loopback(node_name, node_ip);
+        let cluster_cidr = self.cluster_cidr.filter(|_| self.network == Mode::Routed);
+        let config = wherry_proxy::Config {
+            mode: self.proxy_mode,
+            cluster_cidrs: cluster_cidr.map(IpNet::V4).into_iter().collect(),
+            ..wherry_proxy::Config::loopback(node_name, node_ip)
+        };
         until_asked("proxy", |lifecycle| async {
             let Some(peers) = peers else {
                 return Ok(wherry_proxy::run(client, config, lifecycle).await?);

@@ -41,7 +41,8 @@ impl Arguments {
         say(&format!("{ended} processes ended, {unmounted} mounts undone"));
         if nix::unistd::geteuid().is_root() {
             network::remove_all(Some(&node::cni_config(&data_dir))).await?;
-            say("routes and devices of the pod network removed");
+            wherry_proxy::clean_up().await?;
+            say("rules of Services, routes and devices of the pod network removed");
         }
         if self.forget {
             std::fs::remove_dir_all(root)?;

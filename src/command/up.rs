@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Instant};
 
 use anyhow::Context as _;
 use clap::Args;
+use wherry_proxy::ProxyMode;
 
 use super::{DataDirArguments, network, shutdown, store, wasm_runtime};
 use crate::{
@@ -27,6 +28,9 @@ pub(super) struct Arguments {
     node: NodeArguments,
     #[command(flatten)]
     network: network::NetworkArguments,
+    /// How Services are served: auto, ebpf, nftables, iptables or userspace.
+    #[arg(long, value_name = "MODE", default_value_t)]
+    proxy_mode: ProxyMode,
     #[command(flatten)]
     store: store::StoreArguments,
 }
@@ -63,6 +67,7 @@ impl Arguments {
             node_name: self.node.node_name()?,
             kubelet_port: self.node.kubelet_port,
             network,
+            proxy_mode: self.proxy_mode,
             static_pod_dir: self.node.static_pod_dir.clone(),
             wasm_process: wasm_process(&data_dir, &network, log, log_format)?,
             runtime_owner_uid: wasm_runtime::owner_uid(),

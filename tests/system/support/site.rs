@@ -211,13 +211,14 @@ impl Site {
             }
             Self::Routed(machine) => {
                 let routed = "--network=routed".to_owned();
+                let cluster_cidr = "--cluster-cidr=10.42.0.0/16".to_owned();
                 let mode = machine.proxy_mode.as_ref().map(|mode| format!("--proxy-mode={mode}"));
                 match role {
                     // The node's address is found.
                     Role::Up => arguments.push(routed),
                     Role::Kubelet | Role::ApiServer => arguments.extend([routed, node_ip]),
-                    Role::Proxy => arguments.extend([routed, node_ip]),
-                    Role::Controllers => arguments.push("--cluster-cidr=10.42.0.0/16".to_owned()),
+                    Role::Proxy => arguments.extend([routed, node_ip, cluster_cidr]),
+                    Role::Controllers => arguments.push(cluster_cidr),
                 }
                 if matches!(role, Role::Up | Role::Proxy) {
                     arguments.extend(mode);

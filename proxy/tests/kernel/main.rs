@@ -1,0 +1,8 @@
+//! The kernel's backends, in network namespaces that the tests make themselves and that have no way out. They need root.
+
+mod fixture;
+mod netns;
+mod objects;
+mod ports;
+mod repair;
+mod scale;
