@@ -119,24 +119,26 @@ fn report(result: Result<(), BackendError>) {
     }
 }
 
-/// What works here. In loopback mode nothing is tried.
+/// What works here, as far as it matters for what was asked for: a mode that is better than another spares trying that.
 async fn capabilities(config: &Config) -> Capabilities {
-    let is_loopback = config.is_loopback();
-    let not_tried = || Err("not tried".to_owned());
-    Capabilities {
-        is_loopback,
+    let mut capabilities = Capabilities {
+        is_loopback: config.is_loopback(),
         ebpf: Err("not built in".to_owned()),
-        nftables: if is_loopback {
-            not_tried()
-        } else {
-            Nftables::probe().map_err(|error| error.to_string())
-        },
-        iptables: if is_loopback {
-            not_tried()
-        } else {
-            Iptables::probe().await.map_err(|error| error.to_string())
-        },
+        nftables: Err("not tried".to_owned()),
+        iptables: Err("not tried".to_owned()),
+    };
+    if capabilities.is_loopback {
+        return capabilities;
     }
+    if matches!(config.mode, ProxyMode::Auto | ProxyMode::Nftables) {
+        capabilities.nftables = Nftables::probe().map_err(|error| error.to_string());
+    }
+    if config.mode == ProxyMode::Iptables
+        || (config.mode == ProxyMode::Auto && capabilities.nftables.is_err())
+    {
+        capabilities.iptables = Iptables::probe().await.map_err(|error| error.to_string());
+    }
+    capabilities
 }
 
 /// What carries the rules out.

@@ -57,8 +57,8 @@ pub(super) struct ProxyArguments {
     #[arg(long, value_enum, default_value_t = Mode::Loopback)]
     network: Mode,
     /// The range of all pods' addresses, in routed mode.
-    #[arg(long, value_name = "CIDR", required_if_eq("network", "routed"))]
-    cluster_cidr: Option<Ipv4Net>,
+    #[arg(long, value_name = "CIDR", visible_alias = "pod-cidr", default_value_t = super::network::ROUTED_POD_CIDR)]
+    cluster_cidr: Ipv4Net,
     /// How Services are served: auto, ebpf, nftables, iptables or userspace.
     #[arg(long, value_name = "MODE", default_value_t)]
     proxy_mode: ProxyMode,
@@ -114,7 +114,7 @@ impl ProxyArguments {
                 .into(),
         };
         let peers = node::peers_config_at(self.network, node_ip, &node_name);
-        let cluster_cidr = self.cluster_cidr.filter(|_| self.network == Mode::Routed);
+        let cluster_cidr = (self.network == Mode::Routed).then_some(self.cluster_cidr);
         let config = wherry_proxy::Config {
             mode: self.proxy_mode,
             cluster_cidrs: cluster_cidr.map(IpNet::V4).into_iter().collect(),

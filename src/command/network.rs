@@ -39,6 +39,9 @@ pub(super) struct NetworkArguments {
     node_ip: Option<IpAddr>,
 }
 
+/// The range of all pods' addresses in routed mode unless something else is said.
+pub(super) const ROUTED_POD_CIDR: Ipv4Net = ROUTED[0];
+
 impl NetworkArguments {
     /// The addresses, complete and consistent.
     pub(super) fn resolve(&self) -> anyhow::Result<Network> {

@@ -289,6 +289,11 @@ impl Expressions {
         })
     }
 
+    /// Once in `parts` times, at random.
+    pub(super) fn is_chosen(self, parts: u32) -> Self {
+        if parts == 1 { self } else { self.load_random(parts, 0).compare(0, Comparison::Equal, &[0; 4]) }
+    }
+
     /// Send the connection to the address at `address` and the port behind it.
     pub(super) fn translate(self, family: Family, address: Register) -> Self {
         let (ip, port) = (FIRST_REGISTER + address, FIRST_REGISTER + address + address_registers(family));

@@ -151,7 +151,8 @@ fn add_chains(chains: &mut Chains<'_>, family: Family, network: &Network) {
     services.push(by_node_port(SERVICE_NODE_PORTS));
     chains.add("services", None, &services);
 
-    let refused = [by_address(FIREWALL_IPS), by_address(REFUSED_IPS), by_node_port(REFUSED_NODE_PORTS)];
+    // What a firewall lets through is done with these: it comes last.
+    let refused = [by_address(REFUSED_IPS), by_node_port(REFUSED_NODE_PORTS), by_address(FIREWALL_IPS)];
     chains.add("refused", None, &refused);
 
     let filter = |number, priority| Some(Hook { kind: "filter", number, priority });

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use super::{
-    batch::{Batch, Element, Set, VERDICT_TYPE, Value, Verdict, set_flags},
+    batch::{Batch, Element, Set, Value, Verdict, set_flags},
     expressions::{Comparison, End, Expressions, SetRef, address_bytes},
     layout::{address_type, endpoint_type},
     plan::{Chain, endpoint_value},
@@ -15,6 +15,10 @@ use crate::{
 
 /// Clients that an endpoint remembers at the most; further ones are balanced without memory.
 const MAX_CLIENTS: u32 = 65_536;
+
+/// Up to how many endpoints have a rule each; more have a map. The kernel looks through all sets of the table to name a new one:
+/// with a map for every Service, ten thousand take twelve seconds.
+const MAX_RULES: usize = 16;
 
 /// `integer`, as `nft` names types.
 const INTEGER_TYPE: u32 = 4;
@@ -28,8 +32,9 @@ impl Chain {
     /// How many rules [`fill`] gives it.
     pub(super) fn rules(&self, network: &Network, family: Family) -> usize {
         match self {
+            Self::Balance { endpoints } if endpoints.len() <= MAX_RULES => endpoints.len(),
             Self::Balance { .. } | Self::FromOutside { .. } => 1,
-            Self::BalanceWithAffinity { endpoints, .. } => endpoints.len() + 1,
+            Self::BalanceWithAffinity { endpoints, .. } => 2 * endpoints.len(),
             Self::Endpoint { .. } => 2,
             Self::FromOutsideLocal { .. } => 2 + network.cidrs_of(family).count(),
             Self::Firewall { ranges } => ranges.len() + 1,
@@ -65,6 +70,12 @@ fn milliseconds(timeout: Duration) -> u64 {
 pub(super) fn fill(batch: &mut Batch, family: Family, name: &str, chain: &Chain, network: &Network) {
     let rule = Expressions::new;
     match chain {
+        Chain::Balance { endpoints } if endpoints.len() <= MAX_RULES => {
+            for (index, endpoint) in endpoints.iter().enumerate() {
+                let chosen = rule().is_chosen(count(endpoints.len() - index));
+                batch.add_rule(family, name, &translate_to(chosen, family, *endpoint));
+            }
+        }
         Chain::Balance { endpoints } => {
             let values = endpoints.iter().map(|endpoint| Value::Data(endpoint_value(*endpoint)));
             let map = add_numbered(batch, family, endpoint_type(family), values);
@@ -77,17 +88,17 @@ pub(super) fn fill(batch: &mut Batch, family: Family, name: &str, chain: &Chain,
                     rule().load_address(family, End::Source, CLIENT).is_in(CLIENT, SetRef::named(endpoint));
                 batch.add_rule(family, name, &again.end_with(&Verdict::goto(endpoint)));
             }
-            let values = endpoints.iter().map(|endpoint| Value::Verdict(Verdict::goto(endpoint)));
-            let map = add_numbered(batch, family, (VERDICT_TYPE, 0), values);
-            let choose = rule().load_random(count(endpoints.len()), CLIENT).verdict_of(CLIENT, map);
-            batch.add_rule(family, name, &choose);
+            for (index, endpoint) in endpoints.iter().enumerate() {
+                let chosen = rule().is_chosen(count(endpoints.len() - index));
+                batch.add_rule(family, name, &chosen.end_with(&Verdict::goto(endpoint)));
+            }
         }
         Chain::Endpoint { endpoint, .. } => {
             // A rule of its own: where there is no room, the connection goes to the endpoint all the same.
             let remember =
                 rule().load_address(family, End::Source, CLIENT).remember(CLIENT, SetRef::named(name));
             batch.add_rule(family, name, &remember);
-            batch.add_rule(family, name, &translate_to(family, *endpoint));
+            batch.add_rule(family, name, &translate_to(rule(), family, *endpoint));
         }
         Chain::FromOutside { to } => {
             let go = rule().set_mark(MASQUERADE_MARK).end_with(&Verdict::goto(to));
@@ -117,12 +128,12 @@ fn count(endpoints: usize) -> u32 {
     u32::try_from(endpoints).unwrap_or(u32::MAX).max(1)
 }
 
-fn translate_to(family: Family, endpoint: SocketAddr) -> Expressions {
+fn translate_to(expressions: Expressions, family: Family, endpoint: SocketAddr) -> Expressions {
     let value = endpoint_value(endpoint);
     let (address, port) = value.split_at(address_bytes(family));
     let port_register = ENDPOINT + super::expressions::address_registers(family);
     let port = port.get(..2).unwrap_or_default();
-    Expressions::new().load(address, ENDPOINT).load(port, port_register).translate(family, ENDPOINT)
+    expressions.load(address, ENDPOINT).load(port, port_register).translate(family, ENDPOINT)
 }
 
 /// A map from 0, 1, 2, … that belongs to the rule that is added next.

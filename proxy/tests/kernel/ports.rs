@@ -239,6 +239,13 @@ fn a_load_balancers_address_is_served_to_its_source_ranges_only() {
             "{mode}: the node port is not guarded"
         );
         assert_eq!(tcp(outside, "198.51.100.9:80").is_ok(), false, "{mode}: an external IP that is gone");
+        let nobody = balancer(r#""loadBalancerSourceRanges":["192.0.2.0/29"],"#);
+        fixture.apply(Objects::default().with("s", &nobody, &[(PORTS, "[]")]).ruleset());
+        assert_eq!(
+            tcp(outside, "198.51.100.1:80"),
+            Err(ErrorKind::ConnectionRefused),
+            "{mode}: no endpoints"
+        );
         apply(r#""loadBalancerSourceRanges":["192.0.2.0/29"],"externalTrafficPolicy":"Local","#);
         assert_eq!(tcp(outside, "198.51.100.1:80"), answer("two", "192.0.2.2"), "{mode}");
     });
