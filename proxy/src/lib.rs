@@ -22,7 +22,7 @@ pub mod rules;
 mod run;
 pub mod userspace;
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 
@@ -43,6 +43,8 @@ pub struct Config {
     /// The pods' ranges of the whole cluster; what comes from outside of them to a ClusterIP, and what leaves them for the
     /// world, gets the node's address as source. Empty if pods have no network of their own (loopback mode).
     pub cluster_cidrs: Vec<IpNet>,
+    /// The cgroup (v2) whose processes' sockets are served in mode `ebpf`; by default the root, which is every process.
+    pub cgroup: Option<PathBuf>,
     /// How often the rules in force are compared with the plan.
     pub verify_interval: Duration,
 }
@@ -59,6 +61,7 @@ impl Config {
             node_port_addresses: vec![node_ip],
             mode: ProxyMode::Userspace,
             cluster_cidrs: Vec::new(),
+            cgroup: None,
             verify_interval: DEFAULT_VERIFY_INTERVAL,
         }
     }

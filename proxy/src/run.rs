@@ -10,7 +10,7 @@ use tokio::{sync::Notify, time::Instant};
 use wherry_client::{Informer, Lifecycle, Selection, events::EventRecorder, informer::Informers};
 
 use crate::{
-    Backend, BackendError, Config, Error, ProxyMode,
+    Backend, BackendError, Config, Error, ProxyMode, ebpf,
     health::{self, HealthChecks},
     iptables::Iptables,
     mode::{Capabilities, Choice, choose},
@@ -74,7 +74,7 @@ async fn open(config: &Config, recorder: EventRecorder) -> Result<Box<dyn Backen
         choose(config.mode, &capabilities).map_err(|reason| Error::Mode { reason })?;
     tracing::info!(%mode, reason, "Services are served");
     if !config.is_loopback() {
-        clean_up_others(mode).await;
+        clean_up_others(mode, config).await;
     }
     match mode {
         ProxyMode::Userspace => Ok(Box::new(Userspace::new(recorder, config.node_port_addresses.clone()))),
@@ -88,9 +88,10 @@ async fn open(config: &Config, recorder: EventRecorder) -> Result<Box<dyn Backen
 /// [`BackendError::Unavailable`]: the mode is none of the kernel's.
 pub fn kernel_backend(mode: ProxyMode, config: &Config) -> Result<Box<dyn Backend>, BackendError> {
     match mode {
+        ProxyMode::Ebpf => ebpf::backend(config),
         ProxyMode::Nftables => Ok(Box::new(Nftables::new(config))),
         ProxyMode::Iptables => Ok(Box::new(Iptables::new(config))),
-        ProxyMode::Auto | ProxyMode::Ebpf | ProxyMode::Userspace => {
+        ProxyMode::Auto | ProxyMode::Userspace => {
             Err(BackendError::Unavailable { mode, reason: "it is not a kernel's backend".to_owned() })
         }
     }
@@ -102,11 +103,15 @@ pub fn kernel_backend(mode: ProxyMode, config: &Config) -> Result<Box<dyn Backen
 /// The kernel refuses.
 pub async fn clean_up() -> Result<(), BackendError> {
     Nftables::clean_up().await?;
-    Iptables::clean_up().await
+    Iptables::clean_up().await?;
+    ebpf::clean_up_all()
 }
 
 /// Rules that a former run left in another mode would be in the way.
-async fn clean_up_others(mode: ProxyMode) {
+async fn clean_up_others(mode: ProxyMode, config: &Config) {
+    if mode != ProxyMode::Ebpf {
+        report(ebpf::clean_up_of(config));
+    }
     let is_permitted = Nftables::probe().is_ok();
     if mode != ProxyMode::Nftables && mode != ProxyMode::Ebpf && is_permitted {
         report(Nftables::clean_up().await);
@@ -126,12 +131,15 @@ fn report(result: Result<(), BackendError>) {
 async fn capabilities(config: &Config) -> Capabilities {
     let mut capabilities = Capabilities {
         is_loopback: config.is_loopback(),
-        ebpf: Err("not built in".to_owned()),
+        ebpf: Err("not tried".to_owned()),
         nftables: Err("not tried".to_owned()),
         iptables: Err("not tried".to_owned()),
     };
     if capabilities.is_loopback {
         return capabilities;
+    }
+    if matches!(config.mode, ProxyMode::Auto | ProxyMode::Ebpf) {
+        capabilities.ebpf = ebpf::probe_for(config).await;
     }
     if matches!(config.mode, ProxyMode::Auto | ProxyMode::Nftables) {
         capabilities.nftables = Nftables::probe().map_err(|error| error.to_string());

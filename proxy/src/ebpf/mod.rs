@@ -37,12 +37,15 @@ use sha2::{Digest as _, Sha256};
 pub use layered::Layered;
 pub use programs::Error;
 
-use crate::{Backend, BackendError, ProxyMode, backend::Applied, rules::Ruleset};
+use crate::{Backend, BackendError, Config, ProxyMode, backend::Applied, nftables::Nftables, rules::Ruleset};
 use demand::demands;
 use maps::Maps;
 use mounts::Mounts;
 use plan::{Change, Plan, State};
 use programs::Programs;
+
+/// The directory of all our pins on a BPF file system.
+const PINS: &str = "wherry";
 
 /// Where programs are attached and pinned.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,19 +57,34 @@ pub struct Place {
 }
 
 impl Place {
-    /// The root of the cgroups: every process of the machine. `cluster` tells this cluster's pins from those of others on the
-    /// same machine.
+    /// Where this configuration means: its cgroup, or the root of all; and pins that are told from those of other clusters on
+    /// the same machine.
     ///
     /// # Errors
-    /// [`Error::NoCgroup`], [`Error::Mounts`].
-    pub fn find(cluster: &str) -> Result<Self, Error> {
+    /// [`Error::NoCgroup`], [`Error::OthersSockets`], [`Error::Mounts`].
+    pub fn of(config: &Config) -> Result<Self, Error> {
         let mounts = Mounts::read().map_err(Error::Mounts)?;
-        let cgroup = mounts.cgroup2.ok_or(Error::NoCgroup)?;
+        let cgroup = match &config.cgroup {
+            Some(cgroup) => cgroup.clone(),
+            None => mounts.cgroup2.ok_or(Error::NoCgroup)?,
+        };
+        if config.cgroup.is_none() && mounts::is_whole_machine(&cgroup) && mounts::is_network_apart() {
+            return Err(Error::OthersSockets);
+        }
         // A BPF file system takes no dots.
-        let digest = Sha256::digest(cluster);
+        let digest = Sha256::digest(format!("{} {:?}", config.node_name, config.cluster_cidrs));
         let name: String = digest[..6].iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Self { cgroup, pins: mounts.bpf.map(|bpf| bpf.join("wherry").join(name)) })
+        Ok(Self { cgroup, pins: mounts.bpf.map(|bpf| bpf.join(PINS).join(name)) })
     }
+}
+
+/// Mode `ebpf`: [`Sockets`], and nftables behind.
+///
+/// # Errors
+/// [`BackendError::Unavailable`]: there is no cgroup to serve.
+pub fn backend(config: &Config) -> Result<Box<dyn Backend>, BackendError> {
+    let place = Place::of(config).map_err(unavailable)?;
+    Ok(Box::new(Layered::new(Box::new(Sockets::new(place)), Box::new(Nftables::new(config)))))
 }
 
 /// Whether this kernel can do it, for this process. Nothing stays.
@@ -77,12 +95,34 @@ pub fn probe(place: &Place) -> Result<(), Error> {
     programs::probe(&place.cgroup)
 }
 
+/// Whether mode `ebpf` works on this machine, or why not.
+pub(crate) async fn probe_for(config: &Config) -> Result<(), String> {
+    let place = Place::of(config).map_err(|error| chain(&error))?;
+    Nftables::probe().map_err(|error| format!("nftables, which serves what sockets cannot: {error}"))?;
+    let probed = tokio::task::spawn_blocking(move || probe(&place)).await;
+    probed.map_err(|error| error.to_string())?.map_err(|error| chain(&error))
+}
+
 /// End what a former run left: sockets are no longer served, once no process holds the programs.
 ///
 /// # Errors
 /// [`Error::PinDirectory`].
 pub fn clean_up(place: &Place) -> Result<(), Error> {
     place.pins.as_deref().map_or(Ok(()), |pins: &Path| programs::clean_up(pins))
+}
+
+/// As [`clean_up`], for every cluster that was served on this machine. One that is served now notices, and mends it.
+pub(crate) fn clean_up_all() -> Result<(), BackendError> {
+    let mounts = Mounts::read().map_err(|source| unavailable(Error::Mounts(source)))?;
+    mounts.bpf.map_or(Ok(()), |bpf| programs::clean_up(&bpf.join(PINS)).map_err(unavailable))
+}
+
+/// As [`clean_up`], where that configuration means. Where nothing of ours can be, there is nothing to clean up.
+pub(crate) fn clean_up_of(config: &Config) -> Result<(), BackendError> {
+    match Place::of(config) {
+        Ok(place) => clean_up(&place).map_err(unavailable),
+        Err(_) => Ok(()),
+    }
 }
 
 /// The backend. See the module.
@@ -200,17 +240,21 @@ impl Kernel {
     }
 }
 
-/// With all its causes: which of them matters differs from kernel to kernel.
 fn unavailable(error: Error) -> BackendError {
-    let mut reason = error.to_string();
+    BackendError::Unavailable { mode: ProxyMode::Ebpf, reason: chain(&error) }
+}
+
+/// With all its causes: which of them matters differs from kernel to kernel.
+fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        let text = error.to_string();
-        if !reason.ends_with(&text) {
-            reason.push_str(": ");
-            reason.push_str(&text);
+        let next = error.to_string();
+        if !text.ends_with(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
         }
         cause = error.source();
     }
-    BackendError::Unavailable { mode: ProxyMode::Ebpf, reason }
+    text
 }

@@ -42,6 +42,18 @@ impl Mounts {
     }
 }
 
+/// Whether this is the root of all control groups, not that of a namespace: only the root of all has no type.
+pub(super) fn is_whole_machine(cgroup: &Path) -> bool {
+    !cgroup.join("cgroup.type").exists()
+}
+
+/// Whether this thread's network is another one than that of the machine's first process.
+pub(super) fn is_network_apart() -> bool {
+    let network = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/net")).ok();
+    // Who may not look at the first process may not load programs either.
+    network("1").is_some_and(|first| network("thread-self") != Some(first))
+}
+
 /// Spaces and the like are written as a backslash and three octal digits.
 fn unescape(place: &[u8]) -> PathBuf {
     let mut bytes = Vec::with_capacity(place.len());

@@ -43,6 +43,11 @@ pub enum Error {
     /// There is no cgroup to attach to.
     #[error("no cgroup v2 hierarchy is mounted")]
     NoCgroup,
+    /// Everybody's sockets would be served, also those of networks in which the Services mean something else.
+    #[error(
+        "this process has a network of its own, but sees the control groups of the whole machine: name one"
+    )]
+    OthersSockets,
     /// The cgroup could not be opened.
     #[error("cannot open cgroup {path}")]
     Cgroup {
