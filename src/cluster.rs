@@ -15,6 +15,7 @@ use wherry_apiserver::{
 use wherry_storage::Store;
 
 use crate::{
+    containerd::ContainerRuntime,
     data_dir::DataDir,
     network::{Mode, Network},
     node::{self, Node},
@@ -44,6 +45,8 @@ pub struct Options {
     pub wasm_process: WasmProcess,
     /// The user that the Wasm runtime runs as, if it is not ours.
     pub runtime_owner_uid: Option<u32>,
+    /// Who runs Linux containers.
+    pub container_runtime: ContainerRuntime,
 }
 
 /// The names under which components report in `/readyz`, in the order in which they start.
@@ -226,7 +229,7 @@ fn start_components(
 
     let identity = ClientIdentity::Kubelet { node_name: options.node_name.clone() };
     let client = client_of(api, &identity);
-    let config = Node {
+    let node = Node {
         data_dir: options.data_dir.clone(),
         node_name: options.node_name.clone(),
         network: options.network,
@@ -234,8 +237,10 @@ fn start_components(
         static_pod_dir: options.static_pod_dir.clone(),
         runtime_owner_uid: options.runtime_owner_uid,
         runtime_socket: options.wasm_process.socket.clone(),
-    }
-    .kubelet_config(pki)?;
+        container_runtime: options.container_runtime.clone(),
+    };
+    let config = node.kubelet_config(pki)?;
+    node.supervise_containerd(supervisor);
     supervisor.spawn("kubelet", move |lifecycle| {
         let (client, config) = (client.clone(), config.clone());
         Box::pin(async move { Ok(wherry_kubelet::run(client, config, lifecycle).await?) })

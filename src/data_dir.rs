@@ -185,6 +185,21 @@ impl DataDir {
         self.root.join("cni").join("ipam")
     }
 
+    /// Our own containerd's images and snapshots.
+    pub fn containerd_root(&self) -> PathBuf {
+        self.root.join("containerd")
+    }
+
+    /// Our own containerd's state, configuration and log.
+    pub fn containerd_state(&self) -> PathBuf {
+        self.run().join("containerd")
+    }
+
+    /// Where our own containerd answers.
+    pub fn containerd_socket(&self) -> PathBuf {
+        self.containerd_state().join("c.sock")
+    }
+
     /// The kubeconfig, if a cluster has written it.
     ///
     /// # Errors

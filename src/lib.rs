@@ -8,7 +8,10 @@
 
 pub mod cluster;
 pub mod command;
+pub mod containerd;
+pub mod daemon;
 pub mod data_dir;
+pub mod image_kinds;
 pub mod leftovers;
 pub mod logging;
 pub mod network;

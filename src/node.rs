@@ -10,14 +10,17 @@ use anyhow::Context as _;
 use ipnet::IpNet;
 use wherry_apiserver::pki::{ClientIdentity, Pki};
 use wherry_kubelet::{
-    RuntimeEntry, ServerTls,
+    ImageKindsEntry, RuntimeEntry, RuntimeRole, ServerTls,
     network::{CniConfig, PeersConfig, RoutedConfig},
 };
 use wherry_proxy::ProxyMode;
 
 use crate::{
+    containerd::{self, ContainerRuntime},
     data_dir::DataDir,
+    image_kinds::RegistryImageKinds,
     network::{Mode, Network},
+    supervise::Supervisor,
 };
 
 /// The handler of the RuntimeClass that chooses the Wasm runtime.
@@ -43,6 +46,8 @@ pub struct Node {
     pub runtime_owner_uid: Option<u32>,
     /// Where the Wasm runtime serves CRI.
     pub runtime_socket: PathBuf,
+    /// Who runs Linux containers.
+    pub container_runtime: ContainerRuntime,
 }
 
 impl Node {
@@ -57,13 +62,28 @@ impl Node {
         let runtime =
             wherry_runtime_cri::Client::connect(&format!("unix://{}", self.runtime_socket.display()))
                 .context("cannot use the wasm runtime's socket")?;
+        let mut runtimes = vec![RuntimeEntry {
+            handler: WASM_HANDLER.to_owned(),
+            runtime: Arc::new(runtime),
+            role: RuntimeRole::Required,
+        }];
+        if let Some(endpoint) = self.container_runtime.endpoint() {
+            let runtime = wherry_runtime_cri::Client::connect(&endpoint)
+                .context("cannot use the container runtime's endpoint")?;
+            runtimes.push(RuntimeEntry {
+                handler: containerd::HANDLER.to_owned(),
+                runtime: Arc::new(runtime),
+                role: RuntimeRole::Optional,
+            });
+        }
         Ok(wherry_kubelet::Config {
             node_name: self.node_name.clone(),
             node_ip: self.network.node_ip,
             root_dir: self.data_dir.kubelet(),
             log_dir: self.data_dir.logs(),
-            runtimes: vec![RuntimeEntry { handler: WASM_HANDLER.to_owned(), runtime: Arc::new(runtime) }],
+            runtimes,
             default_handler: WASM_HANDLER.to_owned(),
+            image_kinds: ImageKindsEntry(Some(Arc::new(RegistryImageKinds))),
             pod_cidr: match self.network.mode {
                 Mode::Loopback => self.network.pod_cidr.to_string(),
                 // The node's part of it comes from its Node.
@@ -82,6 +102,21 @@ impl Node {
             protected_dirs: vec![self.data_dir.root().to_owned()],
             ..wherry_kubelet::Config::default()
         })
+    }
+
+    /// Starts a containerd of our own, where there is to be one. Wasm pods do not depend on it, nor does the node's readiness.
+    pub fn supervise_containerd(&self, supervisor: &mut Supervisor) {
+        let ContainerRuntime::Own(own) = &self.container_runtime else { return };
+        let (own, directory) = (own.clone(), self.cni_directory());
+        supervisor.spawn("containerd", move |lifecycle| {
+            let (own, directory) = ((*own).clone(), directory.clone());
+            Box::pin(async move { own.run(directory, lifecycle).await })
+        });
+    }
+
+    /// The directory whose CNI configuration counts for containers.
+    pub fn cni_directory(&self) -> PathBuf {
+        cni_config(&self.data_dir).directory_in_force().to_owned()
     }
 
     fn routed_config(&self) -> RoutedConfig {

@@ -7,8 +7,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Taint;
-use wherry_runtimes::Runtime;
+use wherry_runtimes::{AuthConfig, Runtime};
 
 use crate::network::RoutedConfig;
 
@@ -24,6 +25,39 @@ pub struct RuntimeEntry {
     pub handler: String,
     /// The runtime.
     pub runtime: Arc<dyn Runtime>,
+    /// What the node does without it.
+    pub role: RuntimeRole,
+}
+
+/// What the node does without a runtime.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RuntimeRole {
+    /// It is not ready, and the kubelet does not start.
+    Required,
+    /// Pods of the other runtimes go on; those of this one wait.
+    Optional,
+}
+
+/// Tells for which runtime an image that is on no runtime yet was made.
+#[async_trait]
+pub trait ImageKinds: Send + Sync {
+    /// The handler of the runtime that can run the image, as its registry describes it. `credentials` are tried in turn,
+    /// then none.
+    async fn handler_of(
+        &self,
+        image: &str,
+        credentials: &[AuthConfig],
+    ) -> Result<String, wherry_runtimes::Error>;
+}
+
+/// [`ImageKinds`], or none: then the default runtime is asked for every image that is not here.
+#[derive(Clone, Default)]
+pub struct ImageKindsEntry(pub Option<Arc<dyn ImageKinds>>);
+
+impl fmt::Debug for ImageKindsEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ImageKindsEntry").field(&self.0.is_some()).finish()
+    }
 }
 
 impl fmt::Debug for RuntimeEntry {
@@ -64,6 +98,8 @@ pub struct Config {
     pub runtimes: Vec<RuntimeEntry>,
     /// The handler for pods that name no RuntimeClass and whose image no other runtime knows.
     pub default_handler: String,
+    /// Who knows for which runtime an image is.
+    pub image_kinds: ImageKindsEntry,
     /// The node's part of the pod network; empty leaves it to the runtime.
     pub pod_cidr: String,
     /// The pod network is this machine's to make, and the node's part of it comes from its Node; then `pod_cidr` is empty.
@@ -113,6 +149,7 @@ impl Default for Config {
             log_dir: PathBuf::from("/var/lib/wherry/kubelet/logs"),
             runtimes: Vec::new(),
             default_handler: String::new(),
+            image_kinds: ImageKindsEntry::default(),
             pod_cidr: String::new(),
             routed: None,
             static_pod_dir: None,

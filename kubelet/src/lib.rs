@@ -18,6 +18,7 @@ pub mod images;
 mod kubelet;
 pub mod logs;
 pub mod network;
+mod mixed;
 pub mod node;
 mod objects;
 mod pleg;
@@ -29,6 +30,8 @@ mod server;
 mod static_pods;
 pub mod volumes;
 
-pub use config::{Config, DEFAULT_MAX_PODS, DEFAULT_PORT, RuntimeEntry, ServerTls};
+pub use config::{
+    Config, DEFAULT_MAX_PODS, DEFAULT_PORT, ImageKinds, ImageKindsEntry, RuntimeEntry, RuntimeRole, ServerTls,
+};
 pub use error::Error;
 pub use run::run;

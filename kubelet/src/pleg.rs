@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use wherry_runtimes::{ContainerFilter, ContainerState, EventStream, PodSandboxFilter, PodSandboxState};
 
+use crate::config::RuntimeRole;
 use crate::kubelet::{Adopted, Kubelet};
 use crate::pod::labels;
 use crate::pod::observed::PodObserved;
@@ -38,23 +39,29 @@ pub(crate) async fn follow(
         match open(&kubelet, &runtime).await {
             Ok((events, interval)) => {
                 is_reported = false;
+                runtime.set_problem(None);
                 match subscribed.take() {
-                    Some(sender) => {
+                    Some(sender) if runtime.role == RuntimeRole::Required || !sender.is_closed() => {
                         let _ = sender.send(());
                     }
                     // Something may have happened while nobody listened.
-                    None => {
+                    _ => {
                         refresh_all(&kubelet);
                         relist(&kubelet, &runtime, &mut last).await;
                     }
                 }
                 read(&kubelet, &runtime, events, interval, &mut last).await;
+                if runtime.role == RuntimeRole::Optional {
+                    runtime.set_problem(Some("its events ended; connecting again".to_owned()));
+                }
             }
             Err(error) if is_reported => {
+                runtime.set_problem(Some(error.to_string()));
                 tracing::debug!(%error, handler = %runtime.handler, "runtime gives no events")
             }
             Err(error) => {
                 is_reported = true;
+                runtime.set_problem(Some(error.to_string()));
                 tracing::warn!(%error, handler = %runtime.handler, "runtime gives no events; asking again");
             }
         }
@@ -70,6 +77,7 @@ async fn open(
     kubelet: &Kubelet,
     runtime: &NodeRuntime,
 ) -> Result<(EventStream, Duration), wherry_runtimes::Error> {
+    runtime.introduce().await?;
     runtime.configure(&kubelet.network.range()).await?;
     match runtime.service.events().await {
         Ok(events) => Ok((events, RELIST_INTERVAL)),
@@ -187,7 +195,13 @@ pub(crate) async fn adopt(
     let sandboxes = runtime.service.list_pod_sandbox(&PodSandboxFilter::default()).await?;
     let containers = runtime.service.list_containers(&ContainerFilter::default()).await?;
     let mut pods: HashMap<String, PodObserved> = HashMap::new();
+    // Guests are in sandboxes of their own, which count for those whose network they borrow.
+    let mut lenders: HashMap<String, String> = HashMap::new();
     for sandbox in sandboxes {
+        if let Some(lender) = sandbox.labels.get(labels::SANDBOX_OF) {
+            lenders.insert(sandbox.id.clone(), lender.clone());
+            continue;
+        }
         let uid = sandbox.metadata.uid.clone();
         if let Ok(answer) = runtime.service.pod_sandbox_status(&sandbox.id).await {
             pods.entry(uid).or_default().sandboxes.push(sandbox_observed(&answer.status));
@@ -196,14 +210,23 @@ pub(crate) async fn adopt(
     for container in containers {
         let Some(uid) = container.labels.get(labels::POD_UID) else { continue };
         if let Ok(status) = runtime.service.container_status(&container.id).await {
-            let seen = container_observed(&status, &container.pod_sandbox_id);
+            let sandbox_id = lenders.get(&container.pod_sandbox_id).unwrap_or(&container.pod_sandbox_id);
+            let seen = container_observed(&status, sandbox_id);
             pods.entry(uid.clone()).or_default().containers.push(seen);
         }
     }
     let mut adopted = kubelet.adopted.lock().unwrap_or_else(PoisonError::into_inner);
-    for (uid, mut observed) in pods {
-        observed.sort();
-        adopted.insert(uid, Adopted { runtime: runtime.clone(), observed });
+    for (uid, observed) in pods {
+        let owns_sandbox = !observed.sandboxes.is_empty();
+        let known = adopted
+            .entry(uid)
+            .or_insert_with(|| Adopted { runtime: runtime.clone(), observed: PodObserved::default() });
+        if owns_sandbox {
+            known.runtime = kubelet.runtimes.of_pods_in(runtime);
+        }
+        known.observed.sandboxes.extend(observed.sandboxes);
+        known.observed.containers.extend(observed.containers);
+        known.observed.sort();
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 use wherry_client::volumes::LOCAL_PATH_NODE;
 use wherry_client::{EventRecorder, Informers, Lifecycle, Selection};
 
-use crate::config::Config;
+use crate::config::{Config, RuntimeRole};
 use crate::error::Error;
 use crate::kubelet::Kubelet;
 use crate::node::{self, Machine};
@@ -39,7 +39,7 @@ pub async fn run(client: Client, mut config: Config, lifecycle: Lifecycle) -> Re
     let tasks = TaskTracker::new();
     let runtimes = NodeRuntimes::connect(&config).await?;
     let pod_network = network::PodNetwork::new(&config.pod_cidr, config.routed.is_some());
-    for runtime in runtimes.all() {
+    for runtime in runtimes.all().iter().filter(|r| r.role == RuntimeRole::Required) {
         // Followers tell it again to each new process; here a range that is refused ends the start.
         let configured = runtime.configure(&pod_network.range()).await;
         configured.map_err(|source| Error::Runtime { verb: "UpdateRuntimeConfig", source })?;
@@ -84,13 +84,18 @@ pub async fn run(client: Client, mut config: Config, lifecycle: Lifecycle) -> Re
 
     let port = server::start(&kubelet).await?;
     let mut subscriptions = Vec::new();
+    let mut adopted = Vec::new();
     for runtime in kubelet.runtimes.all() {
         let (sender, subscribed) = tokio::sync::oneshot::channel();
+        // One that is not there yet tells the workers what it has when it comes.
+        if runtime.problem().is_none() {
+            subscriptions.push(subscribed);
+            adopted.push(runtime.clone());
+        }
         tasks.spawn(pleg::follow(kubelet.clone(), runtime.clone(), sender));
-        subscriptions.push(subscribed);
     }
     futures::future::join_all(subscriptions).await;
-    for runtime in kubelet.runtimes.all() {
+    for runtime in &adopted {
         pleg::adopt(&kubelet, runtime)
             .await
             .map_err(|source| Error::Runtime { verb: "ListContainers", source })?;

@@ -14,7 +14,7 @@ use kube::api::{DeleteParams, PostParams};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use wherry_client::Lifecycle;
-use wherry_kubelet::{Config, RuntimeEntry};
+use wherry_kubelet::{Config, RuntimeEntry, RuntimeRole};
 use wherry_runtimes::fake::{Behaviour, Exit, FakeRuntime, SystemClock};
 use wherry_runtimes::{ContainerFilter, Error, RuntimeService as _};
 
@@ -43,7 +43,11 @@ impl Node {
             node_name: "node-1".to_owned(),
             root_dir: directory.path().join("kubelet"),
             log_dir: directory.path().join("logs"),
-            runtimes: vec![RuntimeEntry { handler: "wasmtime".to_owned(), runtime: runtime.clone() }],
+            runtimes: vec![RuntimeEntry {
+                handler: "wasmtime".to_owned(),
+                runtime: runtime.clone(),
+                role: RuntimeRole::Required,
+            }],
             port: 0,
             pod_cidr: "127.64.0.0/16".to_owned(),
             ..Config::default()

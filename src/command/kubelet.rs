@@ -31,7 +31,7 @@ impl Arguments {
             Some(endpoint) => endpoint.strip_prefix("unix://").unwrap_or(endpoint).into(),
             None => wasm.socket.clone(),
         };
-        let config = Node {
+        let node = Node {
             data_dir: data_dir.clone(),
             node_name: self.node.node_name()?,
             port: self.node.kubelet_port,
@@ -39,8 +39,9 @@ impl Arguments {
             static_pod_dir: self.node.static_pod_dir.clone(),
             runtime_owner_uid: wasm_runtime::owner_uid(),
             runtime_socket,
-        }
-        .kubelet_config(&Pki::open(&data_dir.pki())?)?;
+            container_runtime: self.node.container_runtime(&data_dir, &network),
+        };
+        let config = node.kubelet_config(&Pki::open(&data_dir.pki())?)?;
         let client = self.cluster.client().await?;
 
         let mut supervisor = Supervisor::default();
@@ -61,6 +62,7 @@ impl Arguments {
                 () = board.wait_ready("wasm-runtime") => {}
             }
         }
+        node.supervise_containerd(&mut supervisor);
         supervisor.spawn("kubelet", move |lifecycle| {
             let (client, config) = (client.clone(), config.clone());
             Box::pin(async move { Ok(wherry_kubelet::run(client, config, lifecycle).await?) })

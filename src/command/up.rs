@@ -9,6 +9,7 @@ use wherry_proxy::ProxyMode;
 use super::{DataDirArguments, network, shutdown, store, wasm_runtime};
 use crate::{
     cluster::{Cluster, Options},
+    containerd::ContainerRuntime,
     data_dir::DataDir,
     logging,
     network::Network,
@@ -47,12 +48,21 @@ pub(super) struct NodeArguments {
     /// Run the pods whose manifests are in this directory, without the API server's word.
     #[arg(long, value_name = "DIR")]
     pub(super) static_pod_dir: Option<PathBuf>,
+    /// The CRI endpoint that runs Linux containers [default in routed mode: the machine's containerd if it answers, else
+    /// one that is started and watched over].
+    #[arg(long, value_name = "unix:///PATH")]
+    pub(super) container_runtime_endpoint: Option<String>,
 }
 
 impl NodeArguments {
     /// The node's name.
     pub(super) fn node_name(&self) -> anyhow::Result<String> {
         self.node_name.clone().map_or_else(node::host_name, Ok)
+    }
+
+    /// Who runs Linux containers.
+    pub(super) fn container_runtime(&self, data_dir: &DataDir, network: &Network) -> ContainerRuntime {
+        ContainerRuntime::choose(self.container_runtime_endpoint.as_deref(), data_dir, network.mode)
     }
 }
 
@@ -71,6 +81,7 @@ impl Arguments {
             static_pod_dir: self.node.static_pod_dir.clone(),
             wasm_process: wasm_process(&data_dir, &network, log, log_format)?,
             runtime_owner_uid: wasm_runtime::owner_uid(),
+            container_runtime: self.node.container_runtime(&data_dir, &network),
             data_dir: data_dir.clone(),
         };
         let store = self.store.open(&data_dir).await?;

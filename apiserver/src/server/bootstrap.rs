@@ -17,8 +17,8 @@ use crate::registry::{Kind, ListVersion, Refusal, Registry, Target};
 /// Creations at a time: they share the store's commits.
 const CONCURRENT: usize = 64;
 const NAMESPACES: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-system"];
-/// The RuntimeClass that chooses the WebAssembly runtime, and its handler; every cluster has it.
-const WASM_RUNTIME_CLASS: &str = "wasmtime";
+/// The RuntimeClasses that choose the WebAssembly and the container runtime, and their handlers; every cluster has them.
+const RUNTIME_CLASSES: [&str; 2] = ["runc", "wasmtime"];
 const RBAC: &str = "rbac.authorization.k8s.io";
 
 /// Makes what is missing and brings up to date what may be.
@@ -56,8 +56,8 @@ pub(super) async fn run(registry: &Registry, own: Option<&OwnService>) -> Result
         })
         .collect();
     create_missing(registry, ("scheduling.k8s.io", "v1", "priorityclasses"), classes).await?;
-    let runtime = json!({"metadata": {"name": WASM_RUNTIME_CLASS}, "handler": WASM_RUNTIME_CLASS});
-    create_missing(registry, ("node.k8s.io", "v1", "runtimeclasses"), vec![runtime]).await?;
+    let runtimes = RUNTIME_CLASSES.iter().map(|name| json!({"metadata": {"name": name}, "handler": name}));
+    create_missing(registry, ("node.k8s.io", "v1", "runtimeclasses"), runtimes.collect()).await?;
     storage_class(registry).await?;
     for kind in [RbacKind::ClusterRole, RbacKind::Role, RbacKind::ClusterRoleBinding, RbacKind::RoleBinding] {
         policies(registry, kind).await?;

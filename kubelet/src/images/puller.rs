@@ -1,5 +1,6 @@
 //! Bringing images to the node, with the events that tell of it.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use k8s_openapi::api::core::v1::{Container, Pod, Secret};
@@ -10,6 +11,7 @@ use super::pull_secrets::credentials;
 use super::reference::with_default_tag;
 use crate::kubelet::Kubelet;
 use crate::pod::backoff::go_duration;
+use crate::pod::sources::References;
 use crate::runtimes::NodeRuntime;
 
 /// What the policy says about an image that is here or not.
@@ -85,13 +87,30 @@ pub(crate) async fn look(
     }
 }
 
+/// The pod's pull secrets, as far as they exist.
+pub(crate) async fn pull_secrets(kubelet: &Kubelet, pod: &Pod, references: &References) -> Vec<Arc<Secret>> {
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+    let names: Vec<&str> = pod
+        .spec
+        .iter()
+        .flat_map(|s| s.image_pull_secrets.iter().flatten())
+        .map(|secret| secret.name.as_str())
+        .collect();
+    if names.is_empty() {
+        return Vec::new();
+    }
+    let sources = kubelet.objects.gather(uid, namespace, references).await.unwrap_or_default();
+    names.iter().filter_map(|name| sources.secrets.get(*name).cloned()).collect()
+}
+
 /// Fetches an image with the credentials that fit, trying one after the other.
 pub(crate) async fn pull(
     kubelet: &Kubelet,
     runtime: &NodeRuntime,
     pod: &Pod,
     container: &Container,
-    secrets: &[std::sync::Arc<Secret>],
+    secrets: &[Arc<Secret>],
 ) -> Result<String, ImageError> {
     let image = container.image.as_deref().unwrap_or_default();
     let name = &container.name;

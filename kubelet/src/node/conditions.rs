@@ -24,7 +24,12 @@ pub struct Health {
     pub problems: Vec<String>,
     /// Whether the node's pod network is usable, or why not; `None` where nothing has to be done for it.
     pub network: Option<Result<(), String>>,
+    /// Why Linux containers do not run, where the node is to run them; the node is ready for other pods all the same.
+    pub container_runtime: Option<Vec<String>>,
 }
+
+/// The condition of a node that is to run Linux containers beside Wasm pods: whether it can.
+pub const CONTAINER_RUNTIME_READY: &str = "ContainerRuntimeReady";
 
 /// The conditions now; transition times are kept from `old` where nothing changed.
 pub fn conditions(health: &Health, old: &[NodeCondition], now: Timestamp) -> Vec<NodeCondition> {
@@ -80,6 +85,17 @@ pub fn conditions(health: &Health, old: &[NodeCondition], now: Timestamp) -> Vec
         }
         Err(reason) => make("NetworkUnavailable", true, "NoRouteCreated", reason.clone()),
     }));
+    match health.container_runtime.as_deref() {
+        None => {}
+        Some([]) => {
+            let message = "the container runtime is ready".to_owned();
+            conditions.push(make(CONTAINER_RUNTIME_READY, true, "ContainerRuntimeIsUp", message));
+        }
+        Some(problems) => {
+            let message = problems.join(", ");
+            conditions.push(make(CONTAINER_RUNTIME_READY, false, "ContainerRuntimeNotReady", message));
+        }
+    }
     conditions
 }
 
@@ -90,7 +106,7 @@ mod tests {
     #[test]
     fn conditions_keep_their_transition_time_while_nothing_changes() {
         let free = Free { memory_bytes: 1 << 30, storage_bytes: 1 << 40, storage_percent: 50, pids: 30_000 };
-        let healthy = Health { free, problems: Vec::new(), network: None };
+        let healthy = Health { free, ..Health::default() };
         let at = |second| Timestamp::from_second(second).unwrap();
         let first = conditions(&healthy, &[], at(10));
         let types: Vec<(&str, &str)> = first.iter().map(|c| (c.type_.as_str(), c.status.as_str())).collect();
@@ -105,12 +121,14 @@ mod tests {
             problems: vec!["container runtime is down".into()],
             free: Free { memory_bytes: 1, ..free },
             network: Some(Err("no route".into())),
+            container_runtime: Some(vec!["container runtime is down: gone".into()]),
         };
         let second = conditions(&broken, &first, at(20));
         assert_eq!(second[0].reason.as_deref(), Some("KubeletHasInsufficientMemory"));
         assert_eq!(second[1].last_transition_time, Some(Time(at(10))));
         assert_eq!(second[3].last_transition_time, Some(Time(at(20))));
         assert_eq!(second[3].message.as_deref(), Some("[container runtime is down]"));
-        assert_eq!((second[4].type_.as_str(), second[4].status.as_str()), ("NetworkUnavailable", "True"));
+        let of = |name: &str| second.iter().find(|c| c.type_ == name).map(|c| c.status.as_str());
+        assert_eq!((of("NetworkUnavailable"), of(CONTAINER_RUNTIME_READY)), (Some("True"), Some("False")));
     }
 }

@@ -5,7 +5,7 @@ mod lease;
 mod machine;
 mod status;
 
-pub use conditions::{Health, conditions};
+pub use conditions::{CONTAINER_RUNTIME_READY, Health, conditions};
 pub(crate) use lease::renew;
 pub use machine::Machine;
 pub(crate) use status::{allocatable, labels, report};

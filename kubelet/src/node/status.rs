@@ -17,9 +17,9 @@ use wherry_client::backoff::Backoff;
 use wherry_client::volumes::LOCAL_PATH_DIRECTORY;
 use wherry_runtimes::ImageSpec;
 
-use super::conditions::{Health, conditions};
+use super::conditions::{CONTAINER_RUNTIME_READY, Health, conditions};
 use super::machine::{Machine, architecture};
-use crate::config::Config;
+use crate::config::{Config, RuntimeRole};
 use crate::kubelet::Kubelet;
 use crate::pod::resources::Amounts;
 
@@ -204,7 +204,9 @@ async fn node_status(
     let mut problems = Vec::new();
     let mut handlers = Vec::new();
     let mut images = Vec::new();
+    let mut optional = None;
     for runtime in kubelet.runtimes.all() {
+        let mut problems_of_runtime = Vec::new();
         match runtime.service.status().await {
             Ok(status) => {
                 for condition in status.status.conditions.iter().filter(|c| !c.status) {
@@ -213,7 +215,7 @@ async fn node_status(
                     } else {
                         "container runtime"
                     };
-                    problems.push(format!(
+                    problems_of_runtime.push(format!(
                         "{what} not ready: {}=false reason:{} message:{}",
                         condition.r#type, condition.reason, condition.message
                     ));
@@ -226,7 +228,11 @@ async fn node_status(
                     }),
                 }));
             }
-            Err(error) => problems.push(format!("container runtime is down: {error}")),
+            Err(error) => problems_of_runtime.push(format!("container runtime is down: {error}")),
+        }
+        match runtime.role {
+            RuntimeRole::Required => problems.extend(problems_of_runtime),
+            RuntimeRole::Optional => optional = Some(problems_of_runtime),
         }
         if let Ok(list) = runtime.service.list_images(&ImageSpec::default()).await {
             images.extend(list.into_iter().map(|image| {
@@ -258,7 +264,7 @@ async fn node_status(
         node_info: Some(NodeSystemInfo {
             architecture: machine.architecture.clone(),
             boot_id: machine.boot_id.clone(),
-            container_runtime_version: format!("{}://{}", default.name, default.version),
+            container_runtime_version: format!("{}://{}", default.name(), default.version()),
             kernel_version: machine.kernel_version.clone(),
             kube_proxy_version: String::new(),
             kubelet_version: config.kubelet_version(),
@@ -271,7 +277,7 @@ async fn node_status(
         images: Some(images),
         runtime_handlers: (!handlers.is_empty()).then_some(handlers),
         conditions: Some(conditions(
-            &Health { free, problems, network: kubelet.network.condition() },
+            &Health { free, problems, container_runtime: optional, network: kubelet.network.condition() },
             known,
             kubelet.now(),
         )),
@@ -283,7 +289,14 @@ async fn node_status(
 fn essence(status: &NodeStatus) -> Value {
     let mut status = status.clone();
     status.conditions = status.conditions.map(|conditions| {
-        let own = ["MemoryPressure", "DiskPressure", "PIDPressure", "Ready", "NetworkUnavailable"];
+        let own = [
+            "MemoryPressure",
+            "DiskPressure",
+            "PIDPressure",
+            "Ready",
+            "NetworkUnavailable",
+            CONTAINER_RUNTIME_READY,
+        ];
         let mut conditions: Vec<_> =
             conditions.into_iter().filter(|c| own.contains(&c.type_.as_str())).collect();
         for condition in &mut conditions {

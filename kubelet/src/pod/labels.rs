@@ -19,6 +19,15 @@ pub const TERMINATION_MESSAGE_POLICY: &str = "io.kubernetes.container.terminatio
 /// Annotation: grace period of the pod, in seconds.
 pub const POD_GRACE_PERIOD: &str = "io.kubernetes.pod.terminationGracePeriod";
 
+/// Annotation of a container: name of the runtime that has it, the prefix of its id.
+pub const CONTAINER_RUNTIME: &str = "wherry.dev/container-runtime";
+/// Label of a sandbox that borrows the network of another: the id of that one.
+pub const SANDBOX_OF: &str = "wherry.dev/sandbox-of";
+/// Annotation of such a sandbox: whose network it borrows, as the node's socket broker knows it.
+pub const NETWORK_OF: &str = "wherry.dev/network-of";
+/// Annotation of such a sandbox: the addresses of that network, separated by commas.
+pub const NETWORK_IPS: &str = "wherry.dev/network-ips";
+
 /// Annotation of a static pod: hash of its manifest.
 pub const CONFIG_HASH: &str = "kubernetes.io/config.hash";
 /// Annotation of a mirror pod: hash of the static pod that it shows.

@@ -11,11 +11,12 @@ use wherry_runtimes::{Mount, PodSandboxConfig};
 use super::container_config::{ContainerInput, container_config};
 use super::environment::{EnvironmentInput, container_environment};
 use super::field_ref::PodFacts;
+use super::labels;
 use super::observed::ContainerObserved;
 use super::service_environment::{MASTER_SERVICE_NAMESPACE, is_visible, service_environment};
 use super::sources::References;
 use super::status::Waiting;
-use crate::images::puller::{ImageState, look};
+use crate::images::puller::{ImageState, look, pull_secrets};
 use crate::kubelet::{Kubelet, path_part};
 use crate::pod::hooks;
 use crate::runtimes::{NodeRuntime, container_observed};
@@ -26,8 +27,8 @@ const WASM_RUNTIME: &str = "wherry-wasm";
 
 /// What became of an attempt to start a container.
 pub(crate) enum Launched {
-    /// Its image has to be fetched first.
-    NeedsImage,
+    /// Its image has to be fetched first, by this runtime.
+    NeedsImage(Arc<NodeRuntime>),
     /// It cannot be made now.
     Waiting(Waiting),
     /// It was started.
@@ -46,7 +47,8 @@ pub(crate) struct Launch {
     pub(crate) sandbox_config: Arc<PodSandboxConfig>,
     pub(crate) pod_ips: Vec<String>,
     pub(crate) volumes: VolumePaths,
-    pub(crate) image_ref: Option<String>,
+    /// The image, when it has been fetched, and by whom.
+    pub(crate) image_ref: Option<(String, Arc<NodeRuntime>)>,
     pub(crate) restart_count: u32,
     pub(crate) references: References,
 }
@@ -57,28 +59,32 @@ impl Launch {
     /// Cancellation: leaves at most a container that was made and not started; the next plan starts a new one.
     pub(crate) async fn run(self) -> Launched {
         let name = self.container.name.clone();
-        let image_ref = match &self.image_ref {
-            Some(reference) => reference.clone(),
-            None => match look(&self.kubelet, &self.runtime, &self.pod, &self.container).await {
-                Ok(ImageState::Present(reference)) => reference,
-                Ok(ImageState::Absent) => return Launched::NeedsImage,
-                Err(error) => return self.waits(error.reason, &error.message, error.reason),
-            },
+        let (image_ref, holder) = match &self.image_ref {
+            Some(found) => found.clone(),
+            None => {
+                let holder = self.image_holder().await;
+                match look(&self.kubelet, &holder, &self.pod, &self.container).await {
+                    Ok(ImageState::Present(reference)) => (reference, holder),
+                    Ok(ImageState::Absent) => return Launched::NeedsImage(holder),
+                    Err(error) => return self.waits(error.reason, &error.message, error.reason),
+                }
+            }
         };
         let (environment, mounts) = match self.configure().await {
             Ok(configured) => configured,
             Err(message) => return self.waits("CreateContainerConfigError", &message, &message),
         };
-        let config = container_config(ContainerInput {
+        let mut config = container_config(ContainerInput {
             pod: &self.pod,
             container: &self.container,
             image_ref: &image_ref,
-            runtime_handler: &self.runtime.handler,
+            runtime_handler: &holder.handler,
             environment: &environment,
             mounts: &mounts,
             restart_count: self.restart_count,
             node: &self.kubelet.node_facts,
         });
+        config.annotations.insert(labels::CONTAINER_RUNTIME.to_owned(), holder.name().to_owned());
         let service = &self.runtime.service;
         let id = match service.create_container(&self.sandbox_id, &config, &self.sandbox_config).await {
             Ok(id) => id,
@@ -127,6 +133,16 @@ impl Launch {
         }
     }
 
+    /// The runtime that has, or is to fetch, the image: in a pod of two runtimes that depends on the image.
+    async fn image_holder(&self) -> Arc<NodeRuntime> {
+        if !self.kubelet.runtimes.is_mixed(&self.runtime) {
+            return self.runtime.clone();
+        }
+        let secrets = pull_secrets(&self.kubelet, &self.pod, &self.references).await;
+        let image = self.container.image.as_deref().unwrap_or_default();
+        self.kubelet.runtimes.by_image(image, &secrets).await
+    }
+
     fn waits(&self, reason: &str, message: &str, event: &str) -> Launched {
         let text = format!("Error: {event}");
         self.kubelet.container_event(&self.pod, &self.container.name, EventType::Warning, "Failed", text);
@@ -162,7 +178,7 @@ impl Launch {
         let owner = self.kubelet.config.runtime_owner_uid;
         let pod_dir = self.kubelet.pod_dir(uid);
         let is_root = rustix::process::geteuid().is_root();
-        let sub_paths = if is_root && self.runtime.name != WASM_RUNTIME {
+        let sub_paths = if is_root && self.runtime.name() != WASM_RUNTIME {
             SubPaths::Mounted(&pod_dir)
         } else {
             SubPaths::ByPath

@@ -81,6 +81,8 @@ impl Worker {
             self.refuse("Evicted", &message);
         }
         if inbox.refresh {
+            // The runtime may be back.
+            self.retry_at.remove("runtime");
             self.refresh().await;
         }
     }

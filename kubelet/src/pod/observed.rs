@@ -81,6 +81,8 @@ pub struct ContainerObserved {
     pub reason: String,
     /// The runtime's message.
     pub message: String,
+    /// Name of the runtime that has it; empty when it does not say so.
+    pub runtime: String,
     /// Image as the runtime names it.
     pub image: String,
     /// Image reference with digest.

@@ -17,7 +17,7 @@ impl Worker {
     pub(super) fn is_image_ready(&mut self, container: &Container, now: Timestamp) -> bool {
         let name = &container.name;
         let (error, at, is_reported) = match self.images.get(name) {
-            None | Some(Image::Here(_)) => return true,
+            None | Some(Image::Here(..)) => return true,
             Some(Image::Pulling) => return false,
             Some(Image::Failed { error, at, is_reported }) => (error.clone(), *at, *is_reported),
         };
@@ -59,35 +59,24 @@ impl Worker {
     pub(super) fn pull(&mut self, runtime: &Arc<NodeRuntime>, container: Container) {
         self.images.insert(container.name.clone(), Image::Pulling);
         let (kubelet, runtime, pod) = (self.kubelet.clone(), runtime.clone(), self.pod.clone());
-        let (uid, references) = (self.uid.clone(), self.references.clone());
+        let references = self.references.clone();
         self.tasks.spawn(async move {
-            let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-            let names: Vec<String> = pod
-                .spec
-                .iter()
-                .flat_map(|s| s.image_pull_secrets.iter().flatten())
-                .map(|secret| secret.name.clone())
-                .collect();
-            let secrets = if names.is_empty() {
-                Vec::new()
-            } else {
-                let sources = kubelet.objects.gather(&uid, namespace, &references).await.unwrap_or_default();
-                names.iter().filter_map(|name| sources.secrets.get(name).cloned()).collect()
-            };
+            let secrets = puller::pull_secrets(&kubelet, &pod, &references).await;
             let result = puller::pull(&kubelet, &runtime, &pod, &container, &secrets).await;
+            let result = result.map(|reference| (reference, runtime));
             Done::Pulled { container: container.name, result }
         });
     }
 
     /// An image is here, or could not be fetched.
-    pub(super) fn pulled(&mut self, container: String, result: Result<String, puller::ImageError>) {
+    pub(super) fn pulled(&mut self, container: String, result: Result<(String, Arc<NodeRuntime>), puller::ImageError>) {
         let now = self.kubelet.now();
         let image = self.container(&container).and_then(|c| c.image.clone()).unwrap_or_default();
         match result {
-            Ok(reference) => {
+            Ok((reference, holder)) => {
                 self.image_backoff.forget(&image);
                 self.waiting.remove(&container);
-                self.images.insert(container, Image::Here(reference));
+                self.images.insert(container, Image::Here(reference, holder));
             }
             Err(error) => {
                 let text = format!("Error: {}", error.reason);

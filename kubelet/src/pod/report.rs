@@ -25,7 +25,7 @@ impl Worker {
             ended: self.ended.clone(),
             is_terminal: self.stage == Stage::Terminated,
             host_ip: &self.kubelet.host_ip,
-            runtime_name: self.runtime.as_ref().map_or("", |r| r.name.as_str()),
+            runtime_name: self.runtime.as_ref().map_or("", |r| r.name()),
             start_time: Some(self.start_time),
         };
         let subject = self.subject();

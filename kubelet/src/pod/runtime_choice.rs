@@ -6,6 +6,8 @@ use std::time::Duration;
 use wherry_client::EventType;
 
 use super::worker::Worker;
+use crate::config::RuntimeRole;
+use crate::images::puller;
 use crate::runtimes::NodeRuntime;
 
 impl Worker {
@@ -17,8 +19,10 @@ impl Worker {
         let spec = self.pod.spec.clone().unwrap_or_default();
         let found = match spec.runtime_class_name.filter(|name| !name.is_empty()) {
             None => {
-                let image = spec.containers.first().and_then(|c| c.image.clone()).unwrap_or_default();
-                Ok(self.kubelet.runtimes.by_image(&image).await)
+                let all = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+                let images: Vec<String> = all.filter_map(|c| c.image.clone()).collect();
+                let secrets = puller::pull_secrets(&self.kubelet, &self.pod, &self.references).await;
+                Ok(self.kubelet.runtimes.by_images(&images, &secrets).await)
             }
             Some(name) => match self.kubelet.runtime_classes.store().get("", &name) {
                 Some(class) => self
@@ -31,9 +35,17 @@ impl Worker {
                 }
             },
         };
+        let found = found.and_then(|runtime| match runtime.problem() {
+            None => Ok(runtime),
+            Some(why) => Err(format!("the container runtime for {:?} is not available: {why}", runtime.handler)),
+        });
         match found {
             Ok(runtime) => {
                 self.runtime = Some(runtime.clone());
+                if runtime.role == RuntimeRole::Optional {
+                    // It may have come after this kubelet, with the pod in it.
+                    self.take_strays(&runtime).await;
+                }
                 Some(runtime)
             }
             Err(message) => {

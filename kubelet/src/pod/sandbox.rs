@@ -9,6 +9,7 @@ use wherry_runtimes::{PodSandboxConfig, PodSandboxFilter};
 use super::container_config::sandbox_config;
 use super::observed::ContainerPhase;
 use super::worker::Worker;
+use crate::mixed::without_reserved;
 use crate::runtimes::{NodeRuntime, sandbox_observed};
 
 impl Worker {
@@ -35,10 +36,12 @@ impl Worker {
         }) {
             tracing::warn!(%error, path = %log_dir.display(), "log directory cannot be made");
         }
-        let config = sandbox_config(&self.pod, attempt, &log_dir, &self.kubelet.node_facts);
+        let config =
+            without_reserved(sandbox_config(&self.pod, attempt, &log_dir, &self.kubelet.node_facts));
         let by_class = self.pod.spec.as_ref().and_then(|s| s.runtime_class_name.as_deref()).is_some();
         let is_default = Arc::ptr_eq(runtime, self.kubelet.runtimes.default_runtime());
-        let handler = if by_class || !is_default { runtime.handler.clone() } else { String::new() };
+        let is_own_default = is_default || self.kubelet.runtimes.is_mixed(runtime);
+        let handler = if by_class || !is_own_default { runtime.handler.clone() } else { String::new() };
         let service = runtime.service.clone();
         let made = async move {
             let id = service.run_pod_sandbox(&config, &handler).await?;
@@ -68,14 +71,19 @@ impl Worker {
     /// The sandbox's configuration, as CreateContainer wants it again.
     pub(super) fn sandbox_config(&self) -> PodSandboxConfig {
         let attempt = self.observed.sandboxes.first().map_or(0, |s| s.attempt);
-        sandbox_config(&self.pod, attempt, &self.kubelet.log_dir(&self.pod), &self.kubelet.node_facts)
+        let log_dir = self.kubelet.log_dir(&self.pod);
+        without_reserved(sandbox_config(&self.pod, attempt, &log_dir, &self.kubelet.node_facts))
     }
 
     /// A sandbox that exists although nobody here knows it was made by a call whose answer was lost: it is the pod's.
     pub(super) async fn find_strays(&mut self, runtime: &Arc<NodeRuntime>, error: &wherry_runtimes::Error) {
-        if !matches!(error, wherry_runtimes::Error::AlreadyExists(_)) {
-            return;
+        if matches!(error, wherry_runtimes::Error::AlreadyExists(_)) {
+            self.take_strays(runtime).await;
         }
+    }
+
+    /// Takes whatever the runtime has of this pod.
+    pub(super) async fn take_strays(&mut self, runtime: &Arc<NodeRuntime>) {
         let filter = PodSandboxFilter {
             label_selector: [(super::labels::POD_UID.to_owned(), self.uid.clone())].into(),
             ..PodSandboxFilter::default()

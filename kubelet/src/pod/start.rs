@@ -34,7 +34,7 @@ impl Worker {
             }
             let Some(sandbox) = self.observed.ready_sandbox() else { return };
             let image_ref = match self.images.get(&name) {
-                Some(Image::Here(reference)) => Some(reference.clone()),
+                Some(Image::Here(reference, holder)) => Some((reference.clone(), holder.clone())),
                 _ => None,
             };
             launches.push((
@@ -61,24 +61,18 @@ impl Worker {
         )
         .await;
         for (name, container, outcome) in outcomes {
-            self.launched(runtime, &name, container, outcome);
+            self.launched(&name, container, outcome);
         }
     }
 
-    pub(super) fn launched(
-        &mut self,
-        runtime: &Arc<NodeRuntime>,
-        name: &str,
-        container: Container,
-        outcome: Launched,
-    ) {
+    pub(super) fn launched(&mut self, name: &str, container: Container, outcome: Launched) {
         let now = self.kubelet.now();
         let key = backoff_key(&container);
-        if !matches!(outcome, Launched::NeedsImage) {
+        if !matches!(outcome, Launched::NeedsImage(_)) {
             self.images.remove(name);
         }
         match outcome {
-            Launched::NeedsImage => self.pull(runtime, container),
+            Launched::NeedsImage(holder) => self.pull(&holder, container),
             Launched::Waiting(waiting) => {
                 // It may have been made by a call whose answer was lost.
                 self.mailbox.post(|inbox| inbox.refresh |= waiting.reason == "CreateContainerError");

@@ -165,7 +165,7 @@ fn container_status(made: &Made<'_>, observed: &PodObserved, view: &WorkerView<'
             status.state = Some(waiting(made.default_reason, ""));
         }
         Some(seen) => {
-            status.container_id = Some(format!("{}://{}", view.runtime_name, seen.id));
+            status.container_id = Some(container_id(seen, view.runtime_name));
             if !seen.image.is_empty() {
                 status.image.clone_from(&seen.image);
             }
@@ -185,7 +185,7 @@ fn container_status(made: &Made<'_>, observed: &PodObserved, view: &WorkerView<'
                         message: Some(
                             "The container could not be located when the pod was terminated".to_owned(),
                         ),
-                        container_id: Some(format!("{}://{}", view.runtime_name, seen.id)),
+                        container_id: Some(container_id(seen, view.runtime_name)),
                         ..ContainerStateTerminated::default()
                     }),
                     ..ContainerState::default()
@@ -222,6 +222,12 @@ fn container_status(made: &Made<'_>, observed: &PodObserved, view: &WorkerView<'
     status
 }
 
+/// `containerd://<id>`: the runtime that says that it has the container, or the pod's.
+fn container_id(seen: &ContainerObserved, runtime_name: &str) -> String {
+    let name = if seen.runtime.is_empty() { runtime_name } else { &seen.runtime };
+    format!("{name}://{}", seen.id)
+}
+
 /// The last termination, from the status written before, when the runtime has only the newest container left.
 fn last_written_state(
     previous: Option<&ContainerStatus>,
@@ -229,7 +235,7 @@ fn last_written_state(
     runtime_name: &str,
 ) -> Option<ContainerState> {
     let previous = previous?;
-    let id = format!("{runtime_name}://{}", seen.id);
+    let id = container_id(seen, runtime_name);
     let is_older = |state: &Option<ContainerState>| {
         state
             .as_ref()

@@ -54,7 +54,7 @@ pub(super) enum Stage {
 /// Ends of the worker's own tasks.
 pub(super) enum Done {
     Stopped { ids: Vec<String>, statuses: Vec<(ContainerStatus, String)> },
-    Pulled { container: String, result: Result<String, ImageError> },
+    Pulled { container: String, result: Result<(String, Arc<NodeRuntime>), ImageError> },
     Written { sent: Value, result: Result<Box<Pod>, kube::Error> },
     Deleted(Result<(), kube::Error>),
 }
@@ -62,7 +62,7 @@ pub(super) enum Done {
 /// An image that a container waits for.
 pub(super) enum Image {
     Pulling,
-    Here(String),
+    Here(String, Arc<NodeRuntime>),
     Failed { error: ImageError, at: Timestamp, is_reported: bool },
 }
 

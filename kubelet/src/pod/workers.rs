@@ -102,11 +102,15 @@ impl Workers {
         let Some(sandbox) = event.pod_sandbox_status else { return };
         let Some(mailbox) = self.get(&sandbox.metadata.uid) else { return };
         mailbox.post(|inbox| {
-            let id = sandbox.id.clone();
+            // A sandbox that borrows another's network is no sandbox of its own to the pod.
+            let lender = sandbox.labels.get(super::labels::SANDBOX_OF);
+            let id = lender.unwrap_or(&sandbox.id).clone();
             for container in event.containers_statuses {
                 inbox.containers.insert(container.id.clone(), (container, id.clone()));
             }
-            inbox.sandboxes.insert(id, sandbox);
+            if lender.is_none() {
+                inbox.sandboxes.insert(id, sandbox);
+            }
         });
     }
 }

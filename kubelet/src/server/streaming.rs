@@ -327,7 +327,9 @@ async fn find_sandbox(kubelet: &Kubelet, pod: &Pod) -> Result<(Arc<NodeRuntime>,
     };
     for runtime in kubelet.runtimes.all() {
         let sandboxes = runtime.service.list_pod_sandbox(&filter).await.unwrap_or_default();
-        if let Some(newest) = sandboxes.into_iter().max_by_key(|sandbox| sandbox.created_at) {
+        // One that borrows the network of another has none of its own.
+        let own = sandboxes.into_iter().filter(|sandbox| !sandbox.labels.contains_key(labels::SANDBOX_OF));
+        if let Some(newest) = own.max_by_key(|sandbox| sandbox.created_at) {
             return Ok((Arc::clone(runtime), newest.id));
         }
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt, TryFutureExt};
 use hyper_util::rt::TokioIo;
 use k8s_cri::v1 as wire;
 use k8s_cri::v1::image_service_client::ImageServiceClient;
@@ -14,12 +14,14 @@ use tonic::transport::{Channel, Endpoint};
 use wherry_runtimes::{
     AttachRequest, AuthConfig, Container, ContainerConfig, ContainerFilter, ContainerStats,
     ContainerStatsFilter, ContainerStatus, Error, EventStream, ExecRequest, ExecSyncResponse, Image,
-    ImageFsInfoResponse, ImageService, ImageSpec, LinuxContainerResources, PodSandbox, PodSandboxConfig,
-    PodSandboxFilter, PodSandboxStats, PodSandboxStatsFilter, PodSandboxStatusResponse, PortForwardRequest,
-    Result, RuntimeConfig, RuntimeConfigResponse, RuntimeService, StatusResponse, VersionResponse,
+    ImageFsInfoResponse, ImageService, ImageSpec, LinuxContainerResources, LinuxPodSandboxStats, PodSandbox,
+    PodSandboxAttributes, PodSandboxConfig, PodSandboxFilter, PodSandboxState, PodSandboxStats, PodSandboxStatsFilter, PodSandboxStatusResponse, PortForwardRequest,
+    Result, RuntimeConfig, RuntimeConfigResponse, RuntimeHandler, RuntimeService, StatusResponse,
+    VersionResponse,
 };
 
 use crate::code::from_status;
+use crate::containerd::events;
 use crate::convert::{Convert, list};
 use crate::socket;
 
@@ -37,6 +39,7 @@ const STOP_MARGIN: Duration = Duration::from_secs(30);
 pub struct Client {
     runtime: RuntimeServiceClient<Channel>,
     images: ImageServiceClient<Channel>,
+    channel: Channel,
 }
 
 impl Client {
@@ -53,7 +56,8 @@ impl Client {
         );
         Ok(Self {
             runtime: RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES),
-            images: ImageServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES),
+            images: ImageServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES),
+            channel,
         })
     }
 
@@ -64,6 +68,76 @@ impl Client {
     fn images(&self) -> ImageServiceClient<Channel> {
         self.images.clone()
     }
+
+    /// The connection, for what containerd offers beside CRI.
+    pub(crate) fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
+    /// Statistics of a sandbox from those of its containers: it has no cgroup of its own.
+    async fn summed_stats(&self, id: &str) -> Result<PodSandboxStats> {
+        let status = self.pod_sandbox_status(id).await?.status;
+        let filter =
+            ContainerStatsFilter { pod_sandbox_id: id.to_owned(), ..ContainerStatsFilter::default() };
+        let containers = self.list_container_stats(&filter).await?;
+        Ok(PodSandboxStats {
+            attributes: PodSandboxAttributes {
+                id: status.id,
+                metadata: status.metadata,
+                labels: status.labels,
+                annotations: status.annotations,
+            },
+            linux: Some(LinuxPodSandboxStats { containers, ..LinuxPodSandboxStats::default() }),
+        })
+    }
+
+    /// The containers of a sandbox, asked for one by one.
+    async fn containers_of(&self, pod_sandbox_id: &str) -> Result<Vec<ContainerStatus>> {
+        let filter =
+            ContainerFilter { pod_sandbox_id: pod_sandbox_id.to_owned(), ..ContainerFilter::default() };
+        let mut statuses = Vec::new();
+        for container in self.list_containers(&filter).await? {
+            match self.container_status(&container.id).await {
+                Ok(status) => statuses.push(status),
+                // Removed meanwhile.
+                Err(error) if error.is_not_found() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(statuses)
+    }
+}
+
+/// Stopping and removing what is not there is no error; not all runtimes know.
+fn idempotent<T>(answer: std::result::Result<T, tonic::Status>) -> Result<()> {
+    match answer.map_err(|status| from_status(&status)) {
+        Err(error) if !error.is_not_found() => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Handlers that a runtime has although its status does not list them: containerd before 2.0 shows its configuration.
+fn configured_handlers(info: &std::collections::HashMap<String, String>) -> Vec<RuntimeHandler> {
+    let config = info.get("config").and_then(|text| serde_json::from_str::<serde_json::Value>(text).ok());
+    let runtimes = config.as_ref().and_then(|config| config.pointer("/containerd/runtimes")?.as_object());
+    runtimes
+        .into_iter()
+        .flat_map(|runtimes| runtimes.keys())
+        .map(|name| RuntimeHandler { name: name.clone(), features: None })
+        .collect()
+}
+
+/// How long a runtime may take to say that it has no events.
+const EVENTS_PATIENCE: Duration = Duration::from_millis(500);
+
+/// Whether a container was refused because its sandbox does not run any more: containerd misses the sandbox's task.
+fn is_sandbox_over(status: &tonic::Status) -> bool {
+    status.code() == tonic::Code::NotFound && status.message().contains("failed to get sandbox container task")
+}
+
+/// Whether containerd has no statistics of a sandbox because nobody gave it a cgroup.
+fn has_no_own_cgroup(status: &tonic::Status) -> bool {
+    status.message().contains("cgroupPath is empty")
 }
 
 /// A request that gives up after the ordinary time.
@@ -97,10 +171,15 @@ impl RuntimeService for Client {
     }
 
     async fn status(&self) -> Result<StatusResponse> {
-        let request = wire::StatusRequest { verbose: false };
-        let answer =
+        let request = wire::StatusRequest { verbose: true };
+        let mut answer =
             self.runtime().status(call(request)).await.map_err(|status| from_status(&status))?.into_inner();
-        Ok(answer.convert())
+        let info = std::mem::take(&mut answer.info);
+        let mut answer: StatusResponse = answer.convert();
+        if answer.runtime_handlers.is_empty() {
+            answer.runtime_handlers = configured_handlers(&info);
+        }
+        Ok(answer)
     }
 
     async fn runtime_config(&self) -> Result<RuntimeConfigResponse> {
@@ -115,12 +194,19 @@ impl RuntimeService for Client {
     }
 
     async fn update_runtime_config(&self, config: RuntimeConfig) -> Result<()> {
+        let ranges = &config.network_config.pod_cidr;
+        if let Some(bad) = ranges.split(',').find(|range| range.trim().parse::<ipnet::IpNet>().is_err()) {
+            return Err(Error::InvalidArgument(format!("invalid pod CIDR {bad:?}")));
+        }
         let request = wire::UpdateRuntimeConfigRequest { runtime_config: Some(config.convert()) };
         self.runtime().update_runtime_config(call(request)).await.map_err(|status| from_status(&status))?;
         Ok(())
     }
 
     async fn run_pod_sandbox(&self, config: &PodSandboxConfig, runtime_handler: &str) -> Result<String> {
+        if config.metadata.name.is_empty() || config.metadata.uid.is_empty() {
+            return Err(Error::InvalidArgument("sandbox config has no pod name or uid".to_owned()));
+        }
         let request = wire::RunPodSandboxRequest {
             config: Some(config.clone().convert()),
             runtime_handler: runtime_handler.to_owned(),
@@ -136,14 +222,12 @@ impl RuntimeService for Client {
 
     async fn stop_pod_sandbox(&self, id: &str) -> Result<()> {
         let request = wire::StopPodSandboxRequest { pod_sandbox_id: id.to_owned() };
-        self.runtime().stop_pod_sandbox(call(request)).await.map_err(|status| from_status(&status))?;
-        Ok(())
+        idempotent(self.runtime().stop_pod_sandbox(call(request)).await)
     }
 
     async fn remove_pod_sandbox(&self, id: &str) -> Result<()> {
         let request = wire::RemovePodSandboxRequest { pod_sandbox_id: id.to_owned() };
-        self.runtime().remove_pod_sandbox(call(request)).await.map_err(|status| from_status(&status))?;
-        Ok(())
+        idempotent(self.runtime().remove_pod_sandbox(call(request)).await)
     }
 
     async fn pod_sandbox_status(&self, id: &str) -> Result<PodSandboxStatusResponse> {
@@ -154,7 +238,12 @@ impl RuntimeService for Client {
             .await
             .map_err(|status| from_status(&status))?
             .into_inner();
-        Ok(answer.convert())
+        let mut answer: PodSandboxStatusResponse = answer.convert();
+        // A runtime that tells of the containers says when that was.
+        if answer.timestamp == 0 && answer.containers_statuses.is_empty() {
+            answer.containers_statuses = self.containers_of(id).await?;
+        }
+        Ok(answer)
     }
 
     async fn list_pod_sandbox(&self, filter: &PodSandboxFilter) -> Result<Vec<PodSandbox>> {
@@ -179,13 +268,11 @@ impl RuntimeService for Client {
             config: Some(config.clone().convert()),
             sandbox_config: Some(sandbox_config.clone().convert()),
         };
-        let answer = self
-            .runtime()
-            .create_container(call(request))
-            .await
-            .map_err(|status| from_status(&status))?
-            .into_inner();
-        Ok(answer.container_id)
+        match self.runtime().create_container(call(request)).await {
+            Ok(answer) => Ok(answer.into_inner().container_id),
+            Err(status) if is_sandbox_over(&status) => Err(Error::FailedPrecondition(status.message().to_owned())),
+            Err(status) => Err(from_status(&status)),
+        }
     }
 
     async fn start_container(&self, id: &str) -> Result<()> {
@@ -196,17 +283,13 @@ impl RuntimeService for Client {
 
     async fn stop_container(&self, id: &str, timeout: Duration) -> Result<()> {
         let request = wire::StopContainerRequest { container_id: id.to_owned(), timeout: seconds(timeout) };
-        self.runtime()
-            .stop_container(within(timeout.saturating_add(STOP_MARGIN), request))
-            .await
-            .map_err(|status| from_status(&status))?;
-        Ok(())
+        let request = within(timeout.saturating_add(STOP_MARGIN), request);
+        idempotent(self.runtime().stop_container(request).await)
     }
 
     async fn remove_container(&self, id: &str) -> Result<()> {
         let request = wire::RemoveContainerRequest { container_id: id.to_owned() };
-        self.runtime().remove_container(call(request)).await.map_err(|status| from_status(&status))?;
-        Ok(())
+        idempotent(self.runtime().remove_container(call(request)).await)
     }
 
     async fn list_containers(&self, filter: &ContainerFilter) -> Result<Vec<Container>> {
@@ -228,7 +311,12 @@ impl RuntimeService for Client {
             .await
             .map_err(|status| from_status(&status))?
             .into_inner();
-        required("a status", answer.status).map(Convert::convert)
+        let mut status: ContainerStatus = required("a status", answer.status)?.convert();
+        // containerd notes the start after it has been told of the end, where that comes at once.
+        if status.finished_at > 0 {
+            status.started_at = status.started_at.min(status.finished_at);
+        }
+        Ok(status)
     }
 
     async fn update_container_resources(&self, id: &str, resources: &LinuxContainerResources) -> Result<()> {
@@ -308,41 +396,65 @@ impl RuntimeService for Client {
 
     async fn pod_sandbox_stats(&self, id: &str) -> Result<PodSandboxStats> {
         let request = wire::PodSandboxStatsRequest { pod_sandbox_id: id.to_owned() };
-        let answer = self
-            .runtime()
-            .pod_sandbox_stats(call(request))
-            .await
-            .map_err(|status| from_status(&status))?
-            .into_inner();
-        required("stats", answer.stats).map(Convert::convert)
+        match self.runtime().pod_sandbox_stats(call(request)).await {
+            Ok(answer) => required("stats", answer.into_inner().stats).map(Convert::convert),
+            Err(status) if has_no_own_cgroup(&status) => self.summed_stats(id).await,
+            Err(status) => Err(from_status(&status)),
+        }
     }
 
     async fn list_pod_sandbox_stats(&self, filter: &PodSandboxStatsFilter) -> Result<Vec<PodSandboxStats>> {
         let request = wire::ListPodSandboxStatsRequest { filter: Some(filter.clone().convert()) };
-        let answer = self
-            .runtime()
-            .list_pod_sandbox_stats(call(request))
-            .await
-            .map_err(|status| from_status(&status))?
-            .into_inner();
-        Ok(list(answer.stats))
+        match self.runtime().list_pod_sandbox_stats(call(request)).await {
+            Ok(answer) => Ok(list(answer.into_inner().stats)),
+            // containerd gives up on all of them where one has no cgroup of its own.
+            Err(status) if has_no_own_cgroup(&status) => {
+                let ready = PodSandboxFilter {
+                    id: filter.id.clone(),
+                    state: Some(PodSandboxState::Ready),
+                    label_selector: filter.label_selector.clone(),
+                };
+                let mut all = Vec::new();
+                for sandbox in self.list_pod_sandbox(&ready).await? {
+                    all.push(self.pod_sandbox_stats(&sandbox.id).await?);
+                }
+                Ok(all)
+            }
+            Err(status) => Err(from_status(&status)),
+        }
     }
 
     async fn events(&self) -> Result<EventStream> {
+        let mut runtime = self.runtime();
         let request = Request::new(wire::GetEventsRequest {});
-        let events = self
-            .runtime()
-            .get_container_events(request)
-            .await
-            .map_err(|status| from_status(&status))?
-            .into_inner();
-        Ok(events.map(|event| event.map(Convert::convert).map_err(|status| from_status(&status))).boxed())
+        let events = async move { runtime.get_container_events(request).await.map(tonic::Response::into_inner) };
+        let mut events = events.boxed();
+        // Some answer at once, some with their first event only; a runtime that has no events says so at once.
+        let events = tokio::select! {
+            events = &mut events => match events {
+                Ok(events) => events.boxed(),
+                Err(status) if status.code() == tonic::Code::Unimplemented => {
+                    return events::subscribe(self.clone(), self.channel()).await;
+                }
+                Err(status) => return Err(from_status(&status)),
+            },
+            () = tokio::time::sleep(EVENTS_PATIENCE) => events.try_flatten_stream().boxed(),
+        };
+        Ok(events
+            .map(|event: std::result::Result<_, tonic::Status>| {
+                event.map(Convert::convert).map_err(|status| from_status(&status))
+            })
+            .boxed())
     }
 }
 
 #[async_trait]
 impl ImageService for Client {
     async fn list_images(&self, filter: &ImageSpec) -> Result<Vec<Image>> {
+        // containerd passes over the filter.
+        if !filter.image.is_empty() {
+            return Ok(self.image_status(filter).await?.into_iter().collect());
+        }
         let request = wire::ListImagesRequest {
             filter: Some(wire::ImageFilter { image: Some(filter.clone().convert()) }),
         };

@@ -37,7 +37,23 @@ pub(crate) fn from_status(status: &Status) -> Error {
         Code::Cancelled => Error::Cancelled(message),
         Code::Unimplemented => Error::Unimplemented(message),
         Code::DataLoss => Error::DataLoss(message),
-        Code::Ok | Code::Unknown | Code::Internal => Error::Internal(message),
+        Code::Ok | Code::Unknown | Code::Internal => from_words(message),
+    }
+}
+
+/// What containerd (1.6 and 1.7) says without a code of its own. Source: its `pkg/cri`.
+fn from_words(message: String) -> Error {
+    let says = |words: &str| message.contains(words);
+    if says("is reserved for") {
+        Error::AlreadyExists(message)
+    } else if says("no runtime for") && says("is configured") {
+        Error::InvalidArgument(message)
+    } else if says("container is in CONTAINER_") || says("container is already in") {
+        Error::FailedPrecondition(message)
+    } else if says("connection refused") || says("no such host") || says("i/o timeout") {
+        Error::Unavailable(message)
+    } else {
+        Error::Internal(message)
     }
 }
 

@@ -8,11 +8,13 @@
 
 mod client;
 mod code;
+mod containerd;
 mod convert;
 mod error;
 mod server;
 mod socket;
 
 pub use client::Client;
+pub use containerd::{ArchiveError, ImportError, Imported, PAUSE_IMAGE};
 pub use error::Error;
 pub use server::serve;

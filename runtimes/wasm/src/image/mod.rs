@@ -7,6 +7,7 @@
 mod error;
 mod index;
 mod ingest;
+mod kind;
 mod layers;
 mod load;
 mod manifest;
@@ -16,6 +17,7 @@ mod store;
 
 pub use error::Error;
 pub use index::ImageRecord;
+pub use kind::{ImageKind, kind_of};
 pub use pull::{Credentials, PlainHttp, PullOptions};
 pub use reference::Reference;
 pub use store::ImageStore;

@@ -120,7 +120,7 @@ impl ImageStore {
     }
 }
 
-struct Puller {
+pub(super) struct Puller {
     client: oci_client::Client,
     image: oci_client::Reference,
     auth: RegistryAuth,
@@ -129,7 +129,7 @@ struct Puller {
 }
 
 impl Puller {
-    fn new(name: &Reference, options: &PullOptions) -> Result<Self, Error> {
+    pub(super) fn new(name: &Reference, options: &PullOptions) -> Result<Self, Error> {
         // The TLS library wants one provider for the whole process; if the binary chose one before, that one stays.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let protocol = if is_plain(name.registry(), &options.plain_http) {
@@ -160,7 +160,7 @@ impl Puller {
         })
     }
 
-    async fn manifest(&self) -> Result<(Vec<u8>, Document), Error> {
+    pub(super) async fn manifest(&self) -> Result<(Vec<u8>, Document), Error> {
         let mut image = self.image.clone();
         let mut expected = self.digest.clone();
         for _ in 0..3 {
@@ -186,7 +186,7 @@ impl Puller {
         Err(Error::NotWasm("its index leads to no manifest".to_owned()))
     }
 
-    async fn blob(&self, descriptor: &manifest::Descriptor, limit: u64, to: PathBuf) -> Result<(), Error> {
+    pub(super) async fn blob(&self, descriptor: &manifest::Descriptor, limit: u64, to: PathBuf) -> Result<(), Error> {
         if descriptor.size > limit {
             return Err(Error::TooLarge { what: "a blob of the image".to_owned(), limit_bytes: limit });
         }

@@ -27,6 +27,15 @@ fn image(record: ImageRecord) -> Image {
     }
 }
 
+impl Credentials {
+    /// Those of a CRI request.
+    ///
+    /// *Errors*: `auth` is not Docker's form of user and password.
+    pub fn of(auth: Option<&AuthConfig>) -> Result<Self> {
+        credentials(auth)
+    }
+}
+
 fn credentials(auth: Option<&AuthConfig>) -> Result<Credentials> {
     let Some(auth) = auth else { return Ok(Credentials::Anonymous) };
     if !auth.registry_token.is_empty() {

@@ -13,6 +13,9 @@ use super::state::{LiveSandbox, Sandbox};
 use super::{HANDLERS, Inner};
 use crate::guest::{ALLOWED_HOSTS, Outbound};
 
+/// Label of a sandbox that is to borrow the network of another: the id of that one.
+const SANDBOX_OF: &str = "wherry.dev/sandbox-of";
+
 impl Inner {
     pub(super) fn run_sandbox(&self, config: &PodSandboxConfig, runtime_handler: &str) -> Result<String> {
         if config.metadata.name.is_empty() || config.metadata.uid.is_empty() {
@@ -20,6 +23,10 @@ impl Inner {
         }
         if !HANDLERS.contains(&runtime_handler) {
             return Err(Error::InvalidArgument(format!("no runtime for {runtime_handler:?} is configured")));
+        }
+        if config.labels.contains_key(SANDBOX_OF) {
+            let text = "this runtime cannot borrow the network of another sandbox: a WebAssembly container cannot share a pod with Linux containers yet";
+            return Err(Error::FailedPrecondition(text.to_owned()));
         }
         let id = self.new_id(&config.metadata.uid);
         let mut guard = self.state();
