@@ -8,6 +8,7 @@ mod alone;
 mod clients;
 mod etcd;
 mod faults;
+mod golden;
 mod kubectl;
 mod network;
 mod node;

@@ -97,6 +97,17 @@ impl TestCluster {
         cluster
     }
 
+    /// An API server without any component: nothing changes but what a client changes.
+    pub(crate) fn start_api_server() -> Self {
+        let (directory, (mut site, outside)) = (directory(), Site::of_environment());
+        site.enter();
+        let arguments = vec![format!("--listen={}:0", site.listen_ip())];
+        let process = spawn_api_server(directory.path(), &site, &arguments);
+        let mut cluster = Self { directory, process, components: Vec::new(), site, outside, arguments };
+        cluster.wait_api();
+        cluster
+    }
+
     /// Start one component as a process.
     pub(crate) fn start_component(&mut self, component: Component) {
         let mut command = logged(self.site.command(&wherry()), self.directory.path());
