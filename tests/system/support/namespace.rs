@@ -1,6 +1,7 @@
 //! Network namespaces of a test's own, with no way out of them.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     io::{BufRead as _, BufReader},
     os::fd::AsRawFd as _,
@@ -216,6 +217,32 @@ impl ControlGroup {
     }
 }
 
+/// The groups of version 1 that processes are in: container runtimes make them, and who kills containers has to remove them.
+fn legacy_groups(processes: &[i32]) -> BTreeSet<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    let mut roots: Vec<(&str, Vec<&str>)> = Vec::new();
+    for line in mounts.lines() {
+        let fields: Vec<&str> = line.split(' ').collect();
+        if let [_, point, "cgroup", options, ..] = fields.as_slice() {
+            roots.push((*point, options.split(',').collect()));
+        }
+    }
+    let mut groups = BTreeSet::new();
+    for pid in processes {
+        // `4:memory:/kubepods/…`
+        for line in fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default().lines() {
+            let mut fields = line.splitn(3, ':').skip(1);
+            let (Some(controller), Some(path)) = (fields.next(), fields.next()) else { continue };
+            let controller = controller.split(',').next().unwrap_or_default();
+            let root = roots.iter().find(|(_, options)| !controller.is_empty() && options.contains(&controller));
+            if let (Some((root, _)), true) = (root, path.len() > 1) {
+                groups.insert(Path::new(root).join(&path[1..]));
+            }
+        }
+    }
+    groups
+}
+
 impl Drop for ControlGroup {
     fn drop(&mut self) {
         fn remove(path: &Path) {
@@ -226,11 +253,19 @@ impl Drop for ControlGroup {
             }
             let _ = fs::remove_dir(path);
         }
+        let legacy = legacy_groups(&self.processes());
         let _ = fs::write(self.path.join("cgroup.kill"), "1");
         let started = std::time::Instant::now();
         while !self.processes().is_empty() && started.elapsed().as_secs() < 10 {
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
         remove(&self.path);
+        for group in legacy {
+            // Its parents too, as long as nothing else is in them.
+            let mut empty = Some(group.as_path());
+            while let Some(path) = empty.filter(|path| fs::remove_dir(path).is_ok()) {
+                empty = path.parent();
+            }
+        }
     }
 }
