@@ -48,10 +48,11 @@ fn an_image_that_cannot_be_had_is_told_as_kubernetes_tells_it() {
 
 #[test]
 fn images_come_from_a_registry_by_command_and_by_pod() {
+    let cluster = TestCluster::start();
+    // After the cluster, on its machine.
     let registry = Registry::start();
     registry.push_wasm("team/command", "v1", &guest_file(COMMAND));
     registry.push_wasm("team/http", "v1", &guest_file(HTTP));
-    let cluster = TestCluster::start();
 
     let command = registry.image("team/command:v1");
     let pulled = cluster.wherry(&["image", "pull", &command]);
