@@ -52,6 +52,14 @@ lint: build-packages bpf-packages ## formatting, clippy, licences, the BPF objec
 bpf: bpf-packages ## the BPF programs of the Service proxy, from source; their objects are checked in
 	scripts/bpf
 
+.PHONY: pause
+pause: bpf-packages ## the program of pod sandboxes, from source; it is checked in for both architectures
+	for arch in x86_64 aarch64; do \
+		clang-14 --target=$$arch-linux-gnu -Os -ffreestanding -fno-stack-protector -fno-asynchronous-unwind-tables \
+			-nostdlib -static -fuse-ld=lld -Wl,-n,-s,--build-id=none,-z,noseparate-code \
+			-o runtimes/cri/pause/pause-$$arch runtimes/cri/pause/pause.c || exit 1; \
+	done
+
 .PHONY: samples
 samples: sample-packages ## the guests, from source
 	python3 -m venv .venv

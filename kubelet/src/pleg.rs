@@ -221,9 +221,11 @@ pub(crate) async fn adopt(
         let known = adopted
             .entry(uid)
             .or_insert_with(|| Adopted { runtime: runtime.clone(), observed: PodObserved::default() });
-        if owns_sandbox {
-            known.runtime = kubelet.runtimes.of_pods_in(runtime);
-        }
+        known.runtime = match owns_sandbox {
+            true => kubelet.runtimes.of_pods_in(runtime),
+            // Guests alone: their sandbox is the other runtime's.
+            false => kubelet.runtimes.mixed_runtime().unwrap_or_else(|| runtime.clone()),
+        };
         known.observed.sandboxes.extend(observed.sandboxes);
         known.observed.containers.extend(observed.containers);
         known.observed.sort();

@@ -22,7 +22,7 @@ use crate::pod::observed::{ContainerObserved, ContainerPhase, SandboxObserved};
 /// How long a runtime that the node can do without is waited for at the start.
 const OPTIONAL_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a registry may take to say what an image is.
-const KIND_TIMEOUT: Duration = Duration::from_secs(20);
+const KIND_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// One runtime of the node.
 pub(crate) struct NodeRuntime {
@@ -163,6 +163,11 @@ impl NodeRuntimes {
             Some(mixed) if runtime.role == RuntimeRole::Optional => mixed.clone(),
             _ => runtime.clone(),
         }
+    }
+
+    /// The runtime of pods that hold containers and guests, where the node can run such.
+    pub(crate) fn mixed_runtime(&self) -> Option<Arc<NodeRuntime>> {
+        self.mixed.clone()
     }
 
     /// Whether containers of a pod of this runtime may be in either of two.

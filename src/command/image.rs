@@ -95,10 +95,12 @@ impl StoresArguments {
     }
 
     /// The container runtime, where there is one.
-    fn containers(&self) -> anyhow::Result<Option<Client>> {
+    async fn containers(&self) -> anyhow::Result<Option<Client>> {
         let data_dir = self.directory.data_dir()?;
-        let endpoint =
-            self.container_runtime_endpoint.clone().or_else(|| containerd::endpoint_in_use(&data_dir));
+        let endpoint = match &self.container_runtime_endpoint {
+            Some(endpoint) => Some(endpoint.clone()),
+            None => containerd::endpoint_in_use(&data_dir).await,
+        };
         endpoint
             .map(|endpoint| {
                 Client::connect(&endpoint).with_context(|| format!("cannot use the endpoint {endpoint}"))
@@ -123,7 +125,7 @@ impl LoadArguments {
         if !matches!(error, Error::NotWasm(_) | Error::UnknownFormat(_)) {
             return Err(error).context(no_guest);
         }
-        let Some(containers) = self.stores.containers()? else {
+        let Some(containers) = self.stores.containers().await? else {
             return Err(error).context(no_guest).context("it is not for Wasm pods, and no containerd answers");
         };
         let scratch = tempfile::tempdir_in(scratch(&self.stores)?)?;
@@ -158,7 +160,7 @@ impl PullArguments {
         };
         let plain_http = if self.plain_http { PlainHttp::Always } else { PlainHttp::Loopback };
         let options = PullOptions { credentials: Credentials::of(auth.as_ref())?, plain_http };
-        if let Some(containers) = self.stores.containers()?
+        if let Some(containers) = self.stores.containers().await?
             && matches!(kind_of(&self.name, &options).await, Ok(ImageKind::Container))
         {
             let spec = ImageSpec { image: self.name.clone(), ..ImageSpec::default() };
@@ -200,7 +202,7 @@ async fn list(stores: &StoresArguments) -> anyhow::Result<()> {
             line(name, &image.id, image.size_bytes, node::WASM_HANDLER);
         }
     }
-    let Some(containers) = stores.containers()? else { return Ok(()) };
+    let Some(containers) = stores.containers().await? else { return Ok(()) };
     let images = containers.list_images(&ImageSpec::default()).await;
     let mut images = images.context("containerd does not list its images")?;
     images.sort_by(|a, b| a.repo_tags.cmp(&b.repo_tags));
@@ -214,7 +216,7 @@ async fn list(stores: &StoresArguments) -> anyhow::Result<()> {
 }
 
 async fn container_image(stores: &StoresArguments, name: &str) -> anyhow::Result<Option<(Client, Image)>> {
-    let Some(containers) = stores.containers()? else { return Ok(None) };
+    let Some(containers) = stores.containers().await? else { return Ok(None) };
     let spec = ImageSpec { image: name.to_owned(), ..ImageSpec::default() };
     let found = containers.image_status(&spec).await.context("containerd does not answer for its images")?;
     Ok(found.map(|image| (containers, image)))

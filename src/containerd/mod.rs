@@ -12,6 +12,9 @@ pub use own::OwnContainerd;
 /// The handler of the RuntimeClass that chooses the container runtime, and containerd's own name for runc.
 pub const HANDLER: &str = "runc";
 
+/// How long a command waits for a containerd that the node is starting.
+const START_PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// Where a containerd that the machine has anyway answers.
 const USUAL_SOCKET: &str = "/run/containerd/containerd.sock";
 
@@ -63,10 +66,20 @@ impl ContainerRuntime {
     }
 }
 
-/// The endpoint of the container runtime that this node uses now, for commands beside it.
-pub fn endpoint_in_use(data_dir: &DataDir) -> Option<String> {
+/// The endpoint of the container runtime that this node uses now, for commands beside it. One that the node is about to
+/// start is waited for.
+pub async fn endpoint_in_use(data_dir: &DataDir) -> Option<String> {
     let sockets = [data_dir.containerd_socket(), PathBuf::from(USUAL_SOCKET)];
-    sockets.iter().find(|socket| answers(socket)).map(url)
+    let started = std::time::Instant::now();
+    loop {
+        if let Some(socket) = sockets.iter().find(|socket| answers(socket)) {
+            return Some(url(socket));
+        }
+        if !data_dir.containerd_state().is_dir() || started.elapsed() > START_PATIENCE {
+            return None;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
 }
 
 fn answers(socket: &PathBuf) -> bool {

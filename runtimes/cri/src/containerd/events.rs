@@ -41,7 +41,7 @@ const SETTLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time between two looks whether CRI knows, at first; doubled up to [`MAX_SETTLE_PAUSE`].
 const SETTLE_PAUSE: Duration = Duration::from_millis(1);
 /// The longest time between two looks.
-const MAX_SETTLE_PAUSE: Duration = Duration::from_millis(50);
+const MAX_SETTLE_PAUSE: Duration = Duration::from_millis(20);
 /// Events that wait at the same time, at most; then the reader is told to list.
 const MAX_WAITING: usize = 4096;
 
@@ -52,6 +52,8 @@ struct Told {
     container_id: String,
     /// Nanoseconds since 1970.
     at: i64,
+    /// How the process ended, when it did.
+    exit_code: i32,
 }
 
 /// Subscribes; events flow when this returns.
@@ -123,6 +125,7 @@ fn ended() -> Error {
 /// What an envelope tells of a container; nothing for a command that was run inside of one.
 fn told(envelope: &Envelope) -> Option<Told> {
     let bytes = envelope.event.as_ref().map(|event| event.value.as_slice()).unwrap_or_default();
+    let mut exit_code = 0;
     let (what, container_id) = match envelope.topic.as_str() {
         "/containers/create" => (ContainerEventType::Created, ContainerCreate::decode(bytes).ok()?.id),
         "/tasks/start" => (ContainerEventType::Started, TaskStart::decode(bytes).ok()?.container_id),
@@ -131,6 +134,7 @@ fn told(envelope: &Envelope) -> Option<Told> {
             if exit.id != exit.container_id {
                 return None;
             }
+            exit_code = i32::try_from(exit.exit_status).unwrap_or(i32::MAX);
             (ContainerEventType::Stopped, exit.container_id)
         }
         "/containers/delete" => (ContainerEventType::Deleted, ContainerDelete::decode(bytes).ok()?.id),
@@ -138,7 +142,7 @@ fn told(envelope: &Envelope) -> Option<Told> {
     };
     let at = envelope.timestamp.as_ref();
     let at = at.map_or(0, |at| at.seconds.saturating_mul(1_000_000_000).saturating_add(at.nanos.into()));
-    Some(Told { what, container_id, at })
+    Some(Told { what, container_id, at, exit_code })
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -268,7 +272,7 @@ struct Known(Arc<Mutex<HashMap<String, Last>>>);
 #[derive(Clone)]
 enum Last {
     Sandbox(Box<PodSandboxStatus>),
-    Container { sandbox_id: String },
+    Container { sandbox_id: String, status: Option<Box<ContainerStatus>> },
 }
 
 impl Known {
@@ -287,7 +291,12 @@ impl Known {
     /// Everything that is there already; answers the ends that CRI has not noticed, if they have come.
     async fn list(&self, client: &Client) -> Result<Vec<Told>> {
         let mut missed = Vec::new();
-        let stopped = |id: &str| Told { what: ContainerEventType::Stopped, container_id: id.to_owned(), at: 0 };
+        let stopped = |id: &str| Told {
+            what: ContainerEventType::Stopped,
+            container_id: id.to_owned(),
+            at: 0,
+            exit_code: 0,
+        };
         for sandbox in client.list_pod_sandbox(&PodSandboxFilter::default()).await? {
             if let Ok(answer) = client.pod_sandbox_status(&sandbox.id).await {
                 self.put(&sandbox.id, Last::Sandbox(Box::new(answer.status)));
@@ -300,7 +309,8 @@ impl Known {
             if container.state == ContainerState::Running {
                 missed.push(stopped(&container.id));
             }
-            self.put(&container.id, Last::Container { sandbox_id: container.pod_sandbox_id });
+            let status = client.container_status(&container.id).await.ok().map(Box::new);
+            self.put(&container.id, Last::Container { sandbox_id: container.pod_sandbox_id, status });
         }
         Ok(missed)
     }
@@ -318,7 +328,7 @@ async fn settle(client: &Client, known: &Known, told: &Told, is_gone: &AtomicBoo
                 return Some(found);
             }
             if is_gone.load(Ordering::Relaxed) {
-                return None;
+                return as_told(known, told);
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(MAX_SETTLE_PAUSE);
@@ -337,10 +347,14 @@ async fn look(client: &Client, known: &Known, told: &Told) -> Settled {
     known.put(id, last.clone());
     let sandbox_id = match &last {
         Last::Sandbox(_) => id,
-        Last::Container { sandbox_id } => sandbox_id,
+        Last::Container { sandbox_id, .. } => sandbox_id,
     };
     let answer = client.pod_sandbox_status(sandbox_id).await.ok()?;
     known.put(sandbox_id, Last::Sandbox(Box::new(answer.status.clone())));
+    for status in &answer.containers_statuses {
+        let (sandbox_id, status) = (sandbox_id.clone(), Some(Box::new(status.clone())));
+        known.put(&status.as_ref().map(|status| status.id.clone()).unwrap_or_default(), Last::Container { sandbox_id, status });
+    }
     let is_shown = match &last {
         Last::Sandbox(_) => shows_sandbox(told.what, &answer.status),
         Last::Container { .. } => {
@@ -353,7 +367,7 @@ async fn look(client: &Client, known: &Known, told: &Told) -> Settled {
 async fn first_look(client: &Client, id: &str) -> Option<Last> {
     let filter = ContainerFilter { id: id.to_owned(), ..ContainerFilter::default() };
     if let Some(container) = client.list_containers(&filter).await.ok()?.into_iter().next() {
-        return Some(Last::Container { sandbox_id: container.pod_sandbox_id });
+        return Some(Last::Container { sandbox_id: container.pod_sandbox_id, status: None });
     }
     let answer = client.pod_sandbox_status(id).await.ok()?;
     Some(Last::Sandbox(Box::new(answer.status)))
@@ -379,13 +393,43 @@ async fn deleted(client: &Client, known: &Known, told: &Told) -> Settled {
             let status = PodSandboxStatus { state: PodSandboxState::NotReady, ..*status };
             Some(event(told, status, Vec::new()))
         }
-        Last::Container { sandbox_id } => match client.pod_sandbox_status(&sandbox_id).await {
+        Last::Container { sandbox_id, .. } => match client.pod_sandbox_status(&sandbox_id).await {
             Ok(answer) => Some(event(told, answer.status, answer.containers_statuses)),
             Err(_) => match known.get(&sandbox_id) {
                 Some(Last::Sandbox(status)) => Some(event(told, *status, Vec::new())),
                 _ => None,
             },
         },
+    }
+}
+
+/// What was told of something that CRI has forgotten meanwhile, on top of what CRI said last.
+fn as_told(known: &Known, told: &Told) -> Settled {
+    match known.get(&told.container_id)? {
+        Last::Sandbox(mut status) => {
+            if told.what == ContainerEventType::Stopped {
+                status.state = PodSandboxState::NotReady;
+            }
+            Some(event(told, *status, Vec::new()))
+        }
+        Last::Container { sandbox_id, status } => {
+            let Some(Last::Sandbox(sandbox)) = known.get(&sandbox_id) else { return None };
+            let mut status = *status?;
+            match told.what {
+                ContainerEventType::Started => {
+                    status.state = ContainerState::Running;
+                    status.started_at = told.at;
+                }
+                ContainerEventType::Stopped => {
+                    status.state = ContainerState::Exited;
+                    status.finished_at = told.at;
+                    status.exit_code = told.exit_code;
+                    status.reason = if told.exit_code == 0 { "Completed" } else { "Error" }.to_owned();
+                }
+                ContainerEventType::Created | ContainerEventType::Deleted => {}
+            }
+            Some(event(told, *sandbox, vec![status]))
+        }
     }
 }
 
@@ -408,7 +452,7 @@ mod tests {
     use super::*;
 
     fn told_of(id: &str, what: ContainerEventType, at: i64) -> Told {
-        Told { what, container_id: id.to_owned(), at }
+        Told { what, container_id: id.to_owned(), at, exit_code: 0 }
     }
 
     #[test]
