@@ -1,5 +1,6 @@
 //! The pod network: on machines of the tests' own. Only root can make them; for anybody else these tests are skipped, and say so.
 
+mod container_streams;
 mod matrix;
 mod nodes;
 mod remains;

@@ -12,7 +12,7 @@ use std::{
 use crate::support::{Output, TestCluster, eventually, free_port, get};
 
 /// kubectl's two ways: WebSocket first, which is its own choice, and SPDY, which older ones have.
-const WAYS: [&str; 2] = ["true", "false"];
+pub(crate) const WAYS: [&str; 2] = ["true", "false"];
 
 /// A cluster with the pod of the sample.
 fn with_debug_me() -> TestCluster {
@@ -23,13 +23,13 @@ fn with_debug_me() -> TestCluster {
     cluster
 }
 
-fn kubectl(cluster: &TestCluster, websocket: &str) -> Command {
+pub(crate) fn kubectl(cluster: &TestCluster, websocket: &str) -> Command {
     let mut command = cluster.kubectl_command();
     command.env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", websocket).env("KUBECTL_PORT_FORWARD_WEBSOCKETS", websocket);
     command
 }
 
-fn run(command: &mut Command, input: &[u8]) -> (Vec<u8>, String, i32) {
+pub(crate) fn run(command: &mut Command, input: &[u8]) -> (Vec<u8>, String, i32) {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
@@ -179,7 +179,7 @@ fn cp_copies_files_and_trees_both_ways() {
 }
 
 /// A running `kubectl port-forward`; ended when dropped.
-struct Forwarding(Child);
+pub(crate) struct Forwarding(Child);
 
 impl Drop for Forwarding {
     fn drop(&mut self) {
@@ -188,7 +188,13 @@ impl Drop for Forwarding {
     }
 }
 
-fn forwarding(cluster: &TestCluster, way: &str, what: &str, ports: &[String]) -> (Forwarding, BufReader<std::process::ChildStderr>) {
+/// Forwards ports, and what kubectl complains about meanwhile.
+pub(crate) fn forwarding(
+    cluster: &TestCluster,
+    way: &str,
+    what: &str,
+    ports: &[String],
+) -> (Forwarding, BufReader<std::process::ChildStderr>) {
     let mut child = kubectl(cluster, way)
         .args(["port-forward", "--address", "127.0.0.1", what])
         .args(ports)
