@@ -12,7 +12,6 @@ mod registry;
 mod second_node;
 mod site;
 
-pub(crate) use cluster::{Component, TestCluster, samples as samples_folder};
 pub(crate) use containers::{BUSYBOX, missing as missing_for_containers};
 pub(crate) use dns::addresses_of;
 pub(crate) use cluster::{Component, Output, TestCluster, free_port, samples as samples_folder};
