@@ -99,6 +99,8 @@ impl Node {
             port: self.port,
             trusted_client_names: vec![ClientIdentity::ApiServerKubeletClient.user()],
             runtime_owner_uid: self.runtime_owner_uid,
+            // Pods of processes exist in routed mode only, and that is root's.
+            cgroup_root: (self.network.mode == Mode::Routed).then(|| "/".to_owned()),
             protected_dirs: vec![self.data_dir.root().to_owned()],
             ..wherry_kubelet::Config::default()
         })

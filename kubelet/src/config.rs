@@ -104,6 +104,9 @@ pub struct Config {
     pub pod_cidr: String,
     /// The pod network is this machine's to make, and the node's part of it comes from its Node; then `pod_cidr` is empty.
     pub routed: Option<RoutedConfig>,
+    /// Pods of runtimes that have cgroups get one each, below `kubepods` in this cgroup (`/` is the root); `None` leaves it
+    /// to the runtime.
+    pub cgroup_root: Option<String>,
     /// Directory of static pods' manifests.
     pub static_pod_dir: Option<PathBuf>,
     /// Certificates of the node API; without them there is none.
@@ -152,6 +155,7 @@ impl Default for Config {
             image_kinds: ImageKindsEntry::default(),
             pod_cidr: String::new(),
             routed: None,
+            cgroup_root: None,
             static_pod_dir: None,
             tls: None,
             port: DEFAULT_PORT,

@@ -78,6 +78,9 @@ async fn remove_directories(kubelet: &Arc<Kubelet>) {
     let (pods, logs) = (kubelet.config.root_dir.join("pods"), kubelet.config.log_dir.clone());
     let workers = kubelet.clone();
     let work = tokio::task::spawn_blocking(move || {
+        if let Some(cgroups) = &workers.cgroups {
+            cgroups.remove_orphans(|uid| known.contains(uid) || workers.workers.get(uid).is_some());
+        }
         let is_orphan = |uid: &str| !known.contains(uid) && workers.workers.get(uid).is_none();
         for path in orphaned(&pods, |name| is_orphan(name))
             .into_iter()

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wherry_client::{EventRecorder, EventType, Informer, object_ref};
 
+use crate::cgroups::PodCgroups;
 use crate::config::Config;
 use crate::network::PodNetwork;
 use crate::objects::Objects;
@@ -19,8 +20,10 @@ use crate::pod::admission::NodeLoad;
 use crate::pod::container_config::NodeFacts;
 use crate::pod::observed::PodObserved;
 use crate::pod::resources::Amounts;
+use crate::pod::unsupported::Kernel;
 use crate::pod::workers::Workers;
 use crate::runtimes::{NodeRuntime, NodeRuntimes};
+use crate::stats::{ProbeCounts, Rates};
 use crate::volumes::host_path::Rules;
 
 /// A pod's sandboxes and containers that ran before this kubelet started.
@@ -46,6 +49,13 @@ pub(crate) struct Kubelet {
     pub(crate) shutdown: CancellationToken,
     pub(crate) allocatable: Amounts,
     pub(crate) node_facts: NodeFacts,
+    /// Cgroups of pods whose runtime has them; `None` leaves them to the runtime.
+    pub(crate) cgroups: Option<Arc<PodCgroups>>,
+    pub(crate) kernel: Kernel,
+    /// Thousandths of a core that the machine has.
+    pub(crate) machine_millicores: i64,
+    pub(crate) rates: Rates,
+    pub(crate) probe_counts: ProbeCounts,
     pub(crate) host_ip: String,
     pub(crate) static_pods: crate::static_pods::StaticPods,
     pub(crate) http: crate::probes::http::ProbeClient,
@@ -97,7 +107,11 @@ impl Kubelet {
             .as_ref()
             .and_then(|s| s.init_containers.as_ref())
             .is_some_and(|c| c.iter().any(|c| c.name == container));
-        let list = if is_init { "initContainers" } else { "containers" };
+        let list = match () {
+            () if is_init => "initContainers",
+            () if crate::pod::ephemeral::is_ephemeral(pod, container) => "ephemeralContainers",
+            () => "containers",
+        };
         let reference =
             ObjectReference { field_path: Some(format!("spec.{list}{{{container}}}")), ..pod_reference(pod) };
         self.recorder.event(&reference, kind, reason, message.into());

@@ -11,6 +11,7 @@
 //! Invariants: nothing that runs is stopped because the kubelet stops or starts; one worker per pod uid; every buffer
 //! holds one entry per object or is bounded; whatever a manifest or a guest says is checked before it is used.
 
+pub mod cgroups;
 mod config;
 mod error;
 mod garbage;
@@ -28,6 +29,7 @@ mod run;
 mod runtimes;
 mod server;
 mod static_pods;
+pub mod stats;
 pub mod volumes;
 
 pub use config::{
@@ -35,3 +37,4 @@ pub use config::{
 };
 pub use error::Error;
 pub use run::run;
+pub use runtimes::RuntimeKind;

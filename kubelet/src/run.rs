@@ -11,22 +11,29 @@ use tokio_util::task::TaskTracker;
 use wherry_client::volumes::LOCAL_PATH_NODE;
 use wherry_client::{EventRecorder, Informers, Lifecycle, Selection};
 
+use crate::cgroups::{PodCgroups, hierarchies};
 use crate::config::{Config, RuntimeRole};
 use crate::error::Error;
 use crate::kubelet::Kubelet;
 use crate::node::{self, Machine};
 use crate::objects::Objects;
 use crate::pod::container_config::NodeFacts;
+use crate::pod::dns_config::HostDns;
+use crate::pod::unsupported::Kernel;
 use crate::pod::workers::Workers;
 use crate::probes::http::ProbeClient;
 use crate::runtimes::NodeRuntimes;
 use crate::static_pods::{self, StaticPods};
+use crate::stats::{ProbeCounts, Rates};
 use crate::volumes::host_path::Rules;
 use crate::volumes::{local_path, size_limits};
 use crate::{network, pleg, server};
 
 /// Most logs that are read at the same time. Source: a quarter of tokio's 512 threads for blocking work.
 const MAX_LOG_READERS: usize = 128;
+
+/// The node's own resolver. Source: Kubernetes' default `resolvConf`.
+const RESOLVER_FILE: &str = "/etc/resolv.conf";
 
 /// Runs the kubelet until the lifecycle ends. Guests keep running; the next kubelet takes them over.
 pub async fn run(client: Client, mut config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
@@ -63,8 +70,19 @@ pub async fn run(client: Client, mut config: Config, lifecycle: Lifecycle) -> Re
         node_facts: NodeFacts {
             cluster_dns: config.cluster_dns.iter().map(ToString::to_string).collect(),
             cluster_domain: config.cluster_domain.clone(),
+            host_dns: HostDns::parse(&std::fs::read_to_string(RESOLVER_FILE).unwrap_or_default()),
             memory_bytes: machine.memory_bytes,
+            hugepage_bytes: machine.hugepages.keys().copied().collect(),
+            seccomp_root: config.root_dir.join("seccomp"),
         },
+        cgroups: config.cgroup_root.as_deref().map(|root| {
+            let mounted = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+            Arc::new(PodCgroups::new(hierarchies(&mounted), root, &node::allocatable(&config, &machine)))
+        }),
+        kernel: Kernel::measure(),
+        machine_millicores: machine.cpu_millicores,
+        rates: Rates::default(),
+        probe_counts: ProbeCounts::default(),
         host_ip: config.node_ip.to_string(),
         static_pods: StaticPods::default(),
         adopted: Mutex::new(HashMap::new()),

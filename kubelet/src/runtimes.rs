@@ -24,6 +24,18 @@ const OPTIONAL_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a registry may take to say what an image is.
 const KIND_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What a runtime runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RuntimeKind {
+    /// Processes in namespaces and cgroups.
+    Linux,
+    /// WebAssembly guests.
+    Wasm,
+}
+
+/// The name that the Wasm runtime gives itself.
+const WASM_RUNTIME_NAME: &str = "wherry-wasm";
+
 /// One runtime of the node.
 pub(crate) struct NodeRuntime {
     /// Handler of the RuntimeClass that chooses it.
@@ -79,6 +91,11 @@ impl NodeRuntime {
             let _ = self.version.set(version);
         }
         Ok(())
+    }
+
+    /// What it runs.
+    pub(crate) fn kind(&self) -> RuntimeKind {
+        if self.name() == WASM_RUNTIME_NAME { RuntimeKind::Wasm } else { RuntimeKind::Linux }
     }
 
     /// Tells the runtime the range of the node's pods. Its process does not keep it; saying it again changes nothing.

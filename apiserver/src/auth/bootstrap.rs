@@ -32,6 +32,9 @@ pub fn objects(kind: Kind) -> Vec<Value> {
                 .push(json!({"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": CONTROLLERS}));
         }
     }
+    if kind == Kind::ClusterRole {
+        objects.push(metrics_reader());
+    }
     objects
 }
 
@@ -68,6 +71,23 @@ pub fn reconciled(wanted: &Value, current: &Value) -> Option<Value> {
         }
     }
     (changed != *current).then_some(changed)
+}
+
+/// Who may look at things may look at what they use. Source: metrics-server's `system:aggregated-metrics-reader`.
+fn metrics_reader() -> Value {
+    json!({
+        "metadata": {
+            "name": "system:aggregated-metrics-reader",
+            "labels": {
+                "kubernetes.io/bootstrapping": "rbac-defaults",
+                "rbac.authorization.k8s.io/aggregate-to-admin": "true",
+                "rbac.authorization.k8s.io/aggregate-to-edit": "true",
+                "rbac.authorization.k8s.io/aggregate-to-view": "true",
+            },
+            "annotations": {AUTOUPDATE: "true"},
+        },
+        "rules": [{"apiGroups": ["metrics.k8s.io"], "resources": ["pods", "nodes"], "verbs": ["get", "list", "watch"]}],
+    })
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ mod node_proxy;
 mod pipeline;
 mod pod_log;
 mod pod_stream;
+mod resource_metrics;
 pub(crate) mod respond;
 mod routes;
 mod tls;
@@ -65,6 +66,7 @@ use in_flight::InFlight;
 use metrics::Metrics;
 use node_connection::NodeConnection;
 use pipeline::{Pipeline, Source};
+use resource_metrics::ResourceMetrics;
 
 /// What a server is made of and how it behaves.
 pub struct Config {
@@ -149,6 +151,7 @@ pub(crate) struct Inner {
     discovery: Discovery,
     openapi: OpenApi,
     resources: Router,
+    resource_metrics: ResourceMetrics,
     health: HealthRegistry,
     metrics: Metrics,
     in_flight: InFlight,
@@ -203,11 +206,12 @@ impl ApiServer {
         let signer = Arc::new(Signer::new(config.issuer, config.pki.service_account_key_pem())?);
         let verifier = Verifier::new(&signer, Arc::new(CachedObjects(Arc::clone(&registry))))?;
         let nodes = NodeConnection::new(&config.pki, tasks.clone(), shutdown.clone())?;
+        let resource_metrics = ResourceMetrics::new(nodes.clone());
         let authority = Arc::clone(&authorizer);
         let connector = Arc::new(Connect { signer: Arc::clone(&signer), nodes, authorizer: authority });
         let api = Api::new(Arc::clone(&registry), connector, shutdown.clone())
             .map_err(|error| built_in("table columns")(Box::new(error)))?;
-        let discovery = Discovery::new(served(&registry), &config.external_address);
+        let discovery = Discovery::new(discovered(&registry), &config.external_address);
         let openapi = OpenApi::new(served(&registry), &config.version.git_version);
 
         let own = bootstrap::OwnService::new(&config.service_ranges, &config.external_address);
@@ -239,6 +243,7 @@ impl ApiServer {
             discovery,
             openapi,
             resources: resource_router(api),
+            resource_metrics,
             health,
             metrics: Metrics::new(),
             in_flight: InFlight::new(config.in_flight),
@@ -322,6 +327,17 @@ fn served(registry: &Registry) -> impl Fn(&str, &str, &str, &str) -> Option<Serv
         let is_answered = !matches!(found, kinds::Subresource::Connect(_))
             || connect::is_answered(group, resource, subresource);
         is_answered.then_some(Served::Answered)
+    }
+}
+
+/// The same, and what is asked of the nodes.
+fn discovered(registry: &Registry) -> impl Fn(&str, &str, &str, &str) -> Option<Served> + '_ {
+    let served = served(registry);
+    move |group, version, resource, subresource| {
+        if group == resource_metrics::GROUP {
+            return Some(Served::Answered);
+        }
+        served(group, version, resource, subresource)
     }
 }
 

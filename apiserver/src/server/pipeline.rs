@@ -17,7 +17,7 @@ use super::duration::parse_go_duration;
 use super::in_flight::too_many_requests;
 use super::listener::StreamEnd;
 use super::metrics::RequestLabels;
-use super::{Inner, compress, respond, routes};
+use super::{Inner, compress, resource_metrics, respond, routes};
 use crate::auth::attributes::{Attributes, Target};
 use crate::auth::authorizer::{Decision, forbidden};
 use crate::auth::{PeerCertificate, impersonation, reviews};
@@ -209,6 +209,15 @@ async fn dispatch(server: &Inner, call: &Call, identity: Identity, request: Requ
     }
     if let Some(review) = reviews::Review::of(&call.info) {
         return match reviews::answer(server, review, &identity, call.form, &call.info, request).await {
+            Ok(response) => response,
+            Err(refusal) => call.refuse(&refusal),
+        };
+    }
+    if resource_metrics::is_asked(&call.info) {
+        let (info, query, method) = (&call.info, &call.query, request.method().clone());
+        // The body is not read, and not `Sync`.
+        drop(request);
+        return match server.resource_metrics.answer(&server.registry, info, query, &method).await {
             Ok(response) => response,
             Err(refusal) => call.refuse(&refusal),
         };

@@ -1,5 +1,6 @@
 //! What the machine has, measured.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -14,6 +15,8 @@ pub struct Machine {
     pub memory_bytes: i64,
     /// Bytes of the file system of the root directory.
     pub storage_bytes: i64,
+    /// Bytes of huge pages that the kernel keeps, by size of the page in bytes.
+    pub hugepages: BTreeMap<u64, i64>,
     /// Kernel release.
     pub kernel_version: String,
     /// Name of the operating system.
@@ -55,6 +58,7 @@ impl Machine {
             cpu_millicores: i64::try_from(cores).unwrap_or(1) * 1000,
             memory_bytes: meminfo_bytes(&meminfo, "MemTotal").unwrap_or(0),
             storage_bytes: storage(root_dir).0,
+            hugepages: hugepages(Path::new("/sys/kernel/mm/hugepages")),
             kernel_version: text("/proc/sys/kernel/osrelease"),
             os_image: os_image(&text("/etc/os-release")),
             architecture: architecture().to_owned(),
@@ -91,6 +95,22 @@ pub(crate) fn architecture() -> &'static str {
     }
 }
 
+/// Sizes are in the directories' names: `hugepages-2048kB`.
+fn hugepages(directory: &Path) -> BTreeMap<u64, i64> {
+    let Ok(entries) = fs::read_dir(directory) else { return BTreeMap::new() };
+    entries
+        .filter_map(Result::ok)
+        .filter_map(|entry| {
+            let name = entry.file_name();
+            let kibibytes: u64 =
+                name.to_str()?.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok()?;
+            let count = fs::read_to_string(entry.path().join("nr_hugepages")).ok()?;
+            let bytes = i64::try_from(kibibytes * 1024).ok()?;
+            Some((kibibytes * 1024, count.trim().parse::<i64>().ok()?.saturating_mul(bytes)))
+        })
+        .collect()
+}
+
 fn storage(path: &Path) -> (i64, i64) {
     let bytes = |blocks: u64, size: u64| i64::try_from(blocks.saturating_mul(size)).unwrap_or(i64::MAX);
     match rustix::fs::statvfs(path) {
@@ -123,6 +143,11 @@ mod tests {
             Some(24_641_234 * 1024)
         );
         assert_eq!(meminfo_bytes("", "MemTotal"), None);
+        let sizes = tempfile::tempdir().unwrap();
+        let of = sizes.path().join("hugepages-2048kB");
+        fs::create_dir(&of).unwrap();
+        fs::write(of.join("nr_hugepages"), "3\n").unwrap();
+        assert_eq!(hugepages(sizes.path()), [(2 << 20, 6 << 20)].into());
         assert_eq!(
             os_image("A=1\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\n"),
             "Debian GNU/Linux 12 (bookworm)"

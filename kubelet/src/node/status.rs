@@ -47,37 +47,58 @@ pub(crate) fn labels(config: &Config) -> BTreeMap<String, String> {
     labels
 }
 
-/// What pods may use.
+/// What pods may use. Huge pages are not for anything else: the memory is without them.
 pub(crate) fn allocatable(config: &Config, machine: &Machine) -> Amounts {
-    [
+    let reserved = config.reserved_memory_bytes.saturating_add(machine.hugepages.values().sum());
+    let mut amounts: Amounts = [
         ("cpu", machine.cpu_millicores - config.reserved_cpu_millicores),
-        ("memory", machine.memory_bytes - config.reserved_memory_bytes),
+        ("memory", machine.memory_bytes - reserved),
         ("ephemeral-storage", machine.storage_bytes / 10 * 9),
         ("pods", i64::from(config.max_pods)),
     ]
     .map(|(name, amount)| (name.to_owned(), amount.max(0)))
-    .into()
+    .into();
+    amounts.extend(machine.hugepages.iter().map(|(size, bytes)| (hugepages_name(*size), *bytes)));
+    amounts
+}
+
+/// `hugepages-2Mi`.
+fn hugepages_name(size_bytes: u64) -> String {
+    format!("hugepages-{}", binary(i64::try_from(size_bytes).unwrap_or(i64::MAX)))
+}
+
+/// A number of bytes with the largest binary suffix that leaves it whole.
+fn binary(bytes: i64) -> String {
+    let suffixes = [(30, "Gi"), (20, "Mi"), (10, "Ki")];
+    let fitting = suffixes.iter().find(|(shift, _)| bytes != 0 && bytes % (1_i64 << shift) == 0);
+    fitting.map_or_else(|| bytes.to_string(), |(shift, suffix)| format!("{}{suffix}", bytes >> shift))
 }
 
 fn quantities(config: &Config, machine: &Machine) -> [BTreeMap<String, Quantity>; 2] {
+    let mut hugepages = BTreeMap::from([(1 << 30, 0), (2 << 20, 0)]);
+    hugepages.extend(&machine.hugepages);
+    let hugepages =
+        hugepages.into_iter().map(|(size, bytes)| (hugepages_name(size), Quantity(binary(bytes))));
+    let hugepages: BTreeMap<String, Quantity> = hugepages.collect();
+    let allocatable_bytes = allocatable(config, machine).get("memory").copied().unwrap_or(0);
     let of = |cpu: i64, memory: i64, storage: String| {
         let cpu = if cpu % 1000 == 0 { (cpu / 1000).to_string() } else { format!("{cpu}m") };
         [
             ("cpu", cpu),
             ("memory", format!("{}Ki", memory / 1024)),
             ("ephemeral-storage", storage),
-            ("hugepages-1Gi", "0".to_owned()),
-            ("hugepages-2Mi", "0".to_owned()),
             ("pods", config.max_pods.to_string()),
         ]
         .map(|(name, quantity)| (name.to_owned(), Quantity(quantity)))
-        .into()
+        .into_iter()
+        .chain(hugepages.clone())
+        .collect()
     };
     [
         of(machine.cpu_millicores, machine.memory_bytes, format!("{}Ki", machine.storage_bytes / 1024)),
         of(
             machine.cpu_millicores - config.reserved_cpu_millicores,
-            machine.memory_bytes - config.reserved_memory_bytes,
+            allocatable_bytes,
             (machine.storage_bytes / 10 * 9).to_string(),
         ),
     ]

@@ -1,25 +1,22 @@
 //! CRI configurations of sandboxes and containers, from a pod.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use wherry_runtimes::{
-    Capability, ContainerConfig, ContainerMetadata, DnsConfig, ImageSpec, KeyValue, LinuxContainerConfig,
-    LinuxContainerResources, LinuxContainerSecurityContext, LinuxPodSandboxConfig,
-    LinuxSandboxSecurityContext, Mount, NamespaceMode, NamespaceOption, PodSandboxConfig, PodSandboxMetadata,
-    PortMapping, ProfileType, Protocol, SecurityProfile,
+    ContainerConfig, ContainerMetadata, ImageSpec, KeyValue, LinuxContainerConfig, LinuxPodSandboxConfig,
+    Mount, NamespaceMode, PodSandboxConfig, PodSandboxMetadata, PortMapping, Protocol,
 };
 
+use super::dns_config::{HostDns, pod_dns};
 use super::expansion::expand;
+use super::hostname::kernel_name;
 use super::labels;
+use super::linux_resources::{container_resources, sandbox_resources};
 use super::observed::container_hash;
-use super::resources::{amounts, qos_class};
-
-/// Period of CPU quotas, in microseconds. Source: Kubernetes.
-const CPU_PERIOD_MICROSECONDS: i64 = 100_000;
-/// Smallest CPU shares. Source: the kernel.
-const MIN_CPU_SHARES: i64 = 2;
+use super::security_context::{ImageUser, container_security_context, sandbox_security_context};
+use super::sysctls::normalized;
 
 /// Facts of the node that go into configurations.
 #[derive(Debug, Clone, Default)]
@@ -28,12 +25,37 @@ pub struct NodeFacts {
     pub cluster_dns: Vec<String>,
     /// Domain of the cluster.
     pub cluster_domain: String,
+    /// The node's own resolver.
+    pub host_dns: HostDns,
     /// Memory of the node, in bytes.
     pub memory_bytes: i64,
+    /// Sizes of huge pages that the node has, in bytes.
+    pub hugepage_bytes: Vec<u64>,
+    /// Where seccomp profiles of type Localhost are.
+    pub seccomp_root: PathBuf,
+}
+
+/// Everything that a sandbox's configuration is made from.
+#[derive(Debug, Clone, Copy)]
+pub struct SandboxInput<'a> {
+    /// The pod.
+    pub pod: &'a Pod,
+    /// How many sandboxes the pod had before.
+    pub attempt: u32,
+    /// Where its logs are.
+    pub log_directory: &'a Path,
+    /// The pod's cgroup; empty leaves it to the runtime.
+    pub cgroup_parent: &'a str,
+    /// Facts of the node.
+    pub node: &'a NodeFacts,
 }
 
 /// The configuration of a pod's sandbox.
-pub fn sandbox_config(pod: &Pod, attempt: u32, log_directory: &Path, node: &NodeFacts) -> PodSandboxConfig {
+///
+/// # Errors
+/// A name that the kernel would not take; for people.
+pub fn sandbox_config(input: SandboxInput<'_>) -> Result<PodSandboxConfig, String> {
+    let SandboxInput { pod, node, .. } = input;
     let metadata = &pod.metadata;
     let spec = pod.spec.clone().unwrap_or_default();
     let (name, namespace) =
@@ -42,16 +64,35 @@ pub fn sandbox_config(pod: &Pod, attempt: u32, log_directory: &Path, node: &Node
     let mut all_labels = metadata.labels.clone().unwrap_or_default();
     all_labels.extend(pod_labels(&name, &namespace, &uid));
     let on_host = spec.host_network.unwrap_or(false);
-    let mode =
-        |shared: Option<bool>| if shared == Some(true) { NamespaceMode::Node } else { NamespaceMode::Pod };
-    let pid = match (spec.host_pid, spec.share_process_namespace) {
-        (Some(true), _) => NamespaceMode::Node,
-        (_, Some(true)) => NamespaceMode::Pod,
-        _ => NamespaceMode::Container,
-    };
-    let security = spec.security_context.as_ref();
-    let port_mappings = spec
-        .containers
+    let hostname = if on_host { String::new() } else { kernel_name(pod, &node.cluster_domain)? };
+    let (resources, overhead) = sandbox_resources(&spec);
+    let dns = pod_dns(&spec, &namespace, &crate::kubelet::format_pod(pod), node);
+    Ok(PodSandboxConfig {
+        metadata: PodSandboxMetadata { name, uid, namespace, attempt: input.attempt },
+        hostname,
+        log_directory: input.log_directory.to_string_lossy().into_owned(),
+        dns_config: dns.config,
+        port_mappings: port_mappings(&spec),
+        labels: all_labels,
+        annotations: metadata.annotations.clone().unwrap_or_default(),
+        linux: Some(LinuxPodSandboxConfig {
+            cgroup_parent: input.cgroup_parent.to_owned(),
+            security_context: Some(sandbox_security_context(&spec)),
+            sysctls: spec
+                .security_context
+                .iter()
+                .flat_map(|s| s.sysctls.iter().flatten())
+                .map(|s| (normalized(&s.name), s.value.clone()))
+                .collect(),
+            overhead,
+            resources: Some(resources),
+        }),
+    })
+}
+
+fn port_mappings(spec: &PodSpec) -> Vec<PortMapping> {
+    let on_host = spec.host_network.unwrap_or(false);
+    spec.containers
         .iter()
         .chain(spec.init_containers.iter().flatten())
         .flat_map(|c| c.ports.iter().flatten())
@@ -65,101 +106,12 @@ pub fn sandbox_config(pod: &Pod, attempt: u32, log_directory: &Path, node: &Node
             host_port: if on_host { 0 } else { port.host_port.unwrap_or(0) },
             host_ip: port.host_ip.clone().unwrap_or_default(),
         })
-        .collect();
-    let hostname: String =
-        spec.hostname.clone().filter(|h| !h.is_empty()).unwrap_or(name.clone()).chars().take(63).collect();
-    PodSandboxConfig {
-        metadata: PodSandboxMetadata { name, uid, namespace: namespace.clone(), attempt },
-        hostname: if on_host { String::new() } else { hostname.trim_end_matches(['-', '.']).to_owned() },
-        log_directory: log_directory.to_string_lossy().into_owned(),
-        dns_config: dns_config(&spec, &namespace, node),
-        port_mappings,
-        labels: all_labels,
-        annotations: metadata.annotations.clone().unwrap_or_default(),
-        linux: Some(LinuxPodSandboxConfig {
-            security_context: Some(LinuxSandboxSecurityContext {
-                namespace_options: Some(NamespaceOption {
-                    network: mode(spec.host_network),
-                    pid,
-                    ipc: mode(spec.host_ipc),
-                    ..NamespaceOption::default()
-                }),
-                run_as_user: security.and_then(|s| s.run_as_user),
-                run_as_group: security.and_then(|s| s.run_as_group),
-                supplemental_groups: supplemental_groups(&spec),
-                privileged: spec
-                    .containers
-                    .iter()
-                    .any(|c| c.security_context.as_ref().and_then(|s| s.privileged).unwrap_or(false)),
-                seccomp: Some(seccomp(security.and_then(|s| s.seccomp_profile.as_ref()))),
-                ..LinuxSandboxSecurityContext::default()
-            }),
-            sysctls: security
-                .and_then(|s| s.sysctls.as_ref())
-                .into_iter()
-                .flatten()
-                .map(|s| (s.name.clone(), s.value.clone()))
-                .collect(),
-            ..LinuxPodSandboxConfig::default()
-        }),
-    }
+        .collect()
 }
 
 fn pod_labels(name: &str, namespace: &str, uid: &str) -> [(String, String); 3] {
     [(labels::POD_NAME, name), (labels::POD_NAMESPACE, namespace), (labels::POD_UID, uid)]
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
-}
-
-fn dns_config(spec: &PodSpec, namespace: &str, node: &NodeFacts) -> Option<DnsConfig> {
-    let mut config = match spec.dns_policy.as_deref().unwrap_or("ClusterFirst") {
-        "None" => DnsConfig::default(),
-        "Default" => return extended(spec, None),
-        policy => {
-            let on_host = spec.host_network.unwrap_or(false) && policy == "ClusterFirst";
-            if on_host || node.cluster_dns.is_empty() {
-                return extended(spec, None);
-            }
-            let domain = &node.cluster_domain;
-            DnsConfig {
-                servers: node.cluster_dns.clone(),
-                searches: vec![format!("{namespace}.svc.{domain}"), format!("svc.{domain}"), domain.clone()],
-                options: vec!["ndots:5".to_owned()],
-            }
-        }
-    };
-    config = extended(spec, Some(config))?;
-    Some(config)
-}
-
-fn extended(spec: &PodSpec, config: Option<DnsConfig>) -> Option<DnsConfig> {
-    let Some(extra) = &spec.dns_config else { return config };
-    let mut config = config.unwrap_or_default();
-    config.servers.extend(extra.nameservers.iter().flatten().cloned());
-    config.searches.extend(extra.searches.iter().flatten().cloned());
-    config.options.extend(extra.options.iter().flatten().map(|o| match (&o.name, &o.value) {
-        (Some(name), Some(value)) if !value.is_empty() => format!("{name}:{value}"),
-        (name, _) => name.clone().unwrap_or_default(),
-    }));
-    Some(config)
-}
-
-fn supplemental_groups(spec: &PodSpec) -> Vec<i64> {
-    let security = spec.security_context.as_ref();
-    let mut groups = security.and_then(|s| s.supplemental_groups.clone()).unwrap_or_default();
-    groups.extend(security.and_then(|s| s.fs_group));
-    groups
-}
-
-fn seccomp(profile: Option<&k8s_openapi::api::core::v1::SeccompProfile>) -> SecurityProfile {
-    let profile_type = match profile.map(|p| p.type_.as_str()) {
-        Some("RuntimeDefault") => ProfileType::RuntimeDefault,
-        Some("Localhost") => ProfileType::Localhost,
-        _ => ProfileType::Unconfined,
-    };
-    SecurityProfile {
-        profile_type,
-        localhost_ref: profile.and_then(|p| p.localhost_profile.clone()).unwrap_or_default(),
-    }
 }
 
 /// Everything that a container's configuration is made from.
@@ -179,6 +131,10 @@ pub struct ContainerInput<'a> {
     pub mounts: &'a [Mount],
     /// Restarts before this one.
     pub restart_count: u32,
+    /// The user that the image names.
+    pub image_user: &'a ImageUser,
+    /// The container whose processes it sees, for an ephemeral container that names one.
+    pub target_id: Option<&'a str>,
     /// Facts of the node.
     pub node: &'a NodeFacts,
 }
@@ -208,6 +164,12 @@ pub fn container_config(input: ContainerInput<'_>) -> ContainerConfig {
     let expanded = |words: &Option<Vec<String>>| -> Vec<String> {
         words.iter().flatten().map(|word| expand(word, environment)).collect()
     };
+    let mut security =
+        container_security_context(&spec, container, input.image_user, &input.node.seccomp_root);
+    if let (Some(target), Some(namespaces)) = (input.target_id, security.namespace_options.as_mut()) {
+        namespaces.pid = NamespaceMode::Target;
+        namespaces.target_id = target.to_owned();
+    }
     ContainerConfig {
         metadata: ContainerMetadata { name: container.name.clone(), attempt: input.restart_count },
         image: ImageSpec {
@@ -231,93 +193,12 @@ pub fn container_config(input: ContainerInput<'_>) -> ContainerConfig {
         stdin_once: container.stdin_once.unwrap_or(false),
         tty: container.tty.unwrap_or(false),
         linux: Some(LinuxContainerConfig {
-            resources: Some(linux_resources(&spec, container, input.node)),
-            security_context: Some(security_context(&spec, container)),
+            resources: Some(container_resources(pod, container, input.node)),
+            security_context: Some(security),
         }),
         ..ContainerConfig::default()
     }
 }
-
-fn linux_resources(spec: &PodSpec, container: &Container, node: &NodeFacts) -> LinuxContainerResources {
-    let limits = amounts(container.resources.as_ref().and_then(|r| r.limits.as_ref()));
-    let requests = amounts(container.resources.as_ref().and_then(|r| r.requests.as_ref()));
-    let cpu_limit = limits.get("cpu").copied().unwrap_or(0);
-    let cpu_request = requests.get("cpu").copied().unwrap_or(cpu_limit);
-    let memory_limit = limits.get("memory").copied().unwrap_or(0);
-    let memory_request = requests.get("memory").copied().unwrap_or(memory_limit);
-    let oom_score_adj = match qos_class(spec) {
-        "Guaranteed" => -997,
-        "BestEffort" => 1000,
-        _ if node.memory_bytes > 0 => {
-            (1000 - memory_request.saturating_mul(1000) / node.memory_bytes).clamp(3, 999)
-        }
-        _ => 999,
-    };
-    LinuxContainerResources {
-        cpu_period: if cpu_limit > 0 { CPU_PERIOD_MICROSECONDS } else { 0 },
-        cpu_quota: if cpu_limit > 0 { (cpu_limit * CPU_PERIOD_MICROSECONDS / 1000).max(1000) } else { 0 },
-        cpu_shares: (cpu_request * 1024 / 1000).max(MIN_CPU_SHARES),
-        memory_limit_in_bytes: memory_limit,
-        oom_score_adj,
-        ..LinuxContainerResources::default()
-    }
-}
-
-fn security_context(spec: &PodSpec, container: &Container) -> LinuxContainerSecurityContext {
-    let pod = spec.security_context.as_ref();
-    let own = container.security_context.as_ref();
-    let privileged = own.and_then(|s| s.privileged).unwrap_or(false);
-    let capabilities = own.and_then(|s| s.capabilities.as_ref()).map(|c| Capability {
-        add_capabilities: c.add.clone().unwrap_or_default(),
-        drop_capabilities: c.drop.clone().unwrap_or_default(),
-        ..Capability::default()
-    });
-    let mode =
-        |shared: Option<bool>| if shared == Some(true) { NamespaceMode::Node } else { NamespaceMode::Pod };
-    let profile =
-        own.and_then(|s| s.seccomp_profile.as_ref()).or(pod.and_then(|s| s.seccomp_profile.as_ref()));
-    LinuxContainerSecurityContext {
-        capabilities,
-        privileged,
-        namespace_options: Some(NamespaceOption {
-            network: mode(spec.host_network),
-            pid: match (spec.host_pid, spec.share_process_namespace) {
-                (Some(true), _) => NamespaceMode::Node,
-                (_, Some(true)) => NamespaceMode::Pod,
-                _ => NamespaceMode::Container,
-            },
-            ipc: mode(spec.host_ipc),
-            ..NamespaceOption::default()
-        }),
-        run_as_user: own.and_then(|s| s.run_as_user).or(pod.and_then(|s| s.run_as_user)),
-        run_as_group: own.and_then(|s| s.run_as_group).or(pod.and_then(|s| s.run_as_group)),
-        readonly_rootfs: own.and_then(|s| s.read_only_root_filesystem).unwrap_or(false),
-        supplemental_groups: supplemental_groups(spec),
-        no_new_privs: own.and_then(|s| s.allow_privilege_escalation) == Some(false),
-        masked_paths: if privileged { Vec::new() } else { MASKED_PATHS.map(str::to_owned).to_vec() },
-        readonly_paths: if privileged { Vec::new() } else { READONLY_PATHS.map(str::to_owned).to_vec() },
-        seccomp: Some(if privileged { seccomp(None) } else { seccomp(profile) }),
-        ..LinuxContainerSecurityContext::default()
-    }
-}
-
-/// Hidden from containers. Source: Kubernetes' default proc mount.
-const MASKED_PATHS: [&str; 12] = [
-    "/proc/asound",
-    "/proc/acpi",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/sys/firmware",
-    "/sys/devices/virtual/powercap",
-];
-/// Read only in containers. Source: Kubernetes' default proc mount.
-const READONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 #[cfg(test)]
 mod tests {
@@ -341,21 +222,29 @@ mod tests {
             environment: &environment,
             mounts: &[],
             restart_count: 3,
+            image_user: &ImageUser::default(),
+            target_id: Some("other"),
             node: &node,
         });
         assert_eq!((config.command, config.args), (vec!["/x".into(), "1".into()], vec!["$(A)".to_owned()]));
         assert_eq!(config.log_path, "c/3.log");
         assert_eq!(config.labels[labels::POD_UID], "u");
-        let resources = config.linux.unwrap().resources.unwrap();
+        let linux = config.linux.unwrap();
+        let namespaces = linux.security_context.unwrap().namespace_options.unwrap();
+        assert_eq!((namespaces.pid, namespaces.target_id.as_str()), (NamespaceMode::Target, "other"));
+        let resources = linux.resources.unwrap();
         assert_eq!((resources.cpu_quota, resources.cpu_shares), (50_000, 512));
         assert_eq!((resources.memory_limit_in_bytes, resources.oom_score_adj), (64 << 20, -997));
     }
 
     #[test]
-    fn pods_without_a_dns_policy_use_the_cluster_dns() {
+    fn a_sandbox_has_the_pods_names_ports_parameters_and_cgroup() {
         let pod: Pod = serde_json::from_value(serde_json::json!({
-            "metadata": {"name": "p", "namespace": "n", "uid": "u"},
-            "spec": {"containers": [], "dnsConfig": {"options": [{"name": "timeout", "value": "1"}]}},
+            "metadata": {"name": "p", "namespace": "n", "uid": "u", "labels": {"app": "x"}},
+            "spec": {"containers": [{"name": "c", "ports": [
+                    {"containerPort": 53, "hostPort": 5353, "protocol": "UDP", "hostIP": "127.0.0.9"}]}],
+                "subdomain": "s", "setHostnameAsFQDN": true, "overhead": {"cpu": "100m"},
+                "securityContext": {"sysctls": [{"name": "net/ipv4/tcp_syncookies", "value": "0"}]}},
         }))
         .unwrap();
         let node = NodeFacts {
@@ -363,10 +252,36 @@ mod tests {
             cluster_domain: "cluster.local".into(),
             ..NodeFacts::default()
         };
-        let config = sandbox_config(&pod, 0, Path::new("/logs"), &node);
-        let dns = config.dns_config.unwrap();
-        assert_eq!(dns.searches, ["n.svc.cluster.local", "svc.cluster.local", "cluster.local"]);
-        assert_eq!(dns.options, ["ndots:5", "timeout:1"]);
-        assert_eq!(config.hostname, "p");
+        let make = |pod: &Pod| {
+            sandbox_config(SandboxInput {
+                pod,
+                attempt: 2,
+                log_directory: Path::new("/logs"),
+                cgroup_parent: "/kubepods/besteffort/podu",
+                node: &node,
+            })
+            .unwrap()
+        };
+        let config = make(&pod);
+        assert_eq!(config.hostname, "p.s.n.svc.cluster.local");
+        assert_eq!((config.labels["app"].as_str(), config.labels[labels::POD_UID].as_str()), ("x", "u"));
+        let port = &config.port_mappings[0];
+        assert_eq!(
+            (port.protocol, port.host_port, port.host_ip.as_str()),
+            (Protocol::Udp, 5353, "127.0.0.9")
+        );
+        assert_eq!(config.dns_config.unwrap().servers, ["127.96.0.10"]);
+        let linux = config.linux.unwrap();
+        assert_eq!(linux.cgroup_parent, "/kubepods/besteffort/podu");
+        assert_eq!(linux.sysctls["net.ipv4.tcp_syncookies"], "0");
+        assert_eq!(linux.overhead.unwrap().cpu_shares, 102);
+        let mut on_host = pod.clone();
+        on_host.spec.as_mut().unwrap().host_network = Some(true);
+        let config = make(&on_host);
+        assert_eq!((config.hostname.as_str(), config.port_mappings[0].host_port), ("", 0));
+        assert_eq!(
+            config.linux.unwrap().security_context.unwrap().namespace_options.unwrap().network,
+            NamespaceMode::Node
+        );
     }
 }

@@ -53,7 +53,8 @@ pub(crate) async fn run(target: &Target<'_>, hook: &LifecycleHandler) -> Result<
             Err(error) => Err(error),
         };
     }
-    Ok(())
+    // `tcpSocket` is in the API and does nothing in Kubernetes either.
+    Err("invalid handler: no exec, httpGet or sleep".to_owned())
 }
 
 /// How long a pod's containers may take to stop.

@@ -6,24 +6,25 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 use wherry_client::EventType;
-use wherry_runtimes::{Mount, PodSandboxConfig};
+use wherry_runtimes::{ImageSpec, Mount, PodSandboxConfig};
 
 use super::container_config::{ContainerInput, container_config};
 use super::environment::{EnvironmentInput, container_environment};
+use super::ephemeral::is_ephemeral;
 use super::field_ref::PodFacts;
+use super::hosts_file::{self, hosts_text, is_managed};
 use super::labels;
 use super::observed::ContainerObserved;
+use super::security_context::{ImageUser, verify_run_as_non_root};
 use super::service_environment::{MASTER_SERVICE_NAMESPACE, is_visible, service_environment};
 use super::sources::References;
 use super::status::Waiting;
+use super::unsupported::{self, guest_fields_of};
 use crate::images::puller::{ImageState, look, pull_secrets};
 use crate::kubelet::{Kubelet, path_part};
 use crate::pod::hooks;
-use crate::runtimes::{NodeRuntime, container_observed};
+use crate::runtimes::{NodeRuntime, RuntimeKind, container_observed};
 use crate::volumes::mount::{SubPaths, VolumePaths, Writer, container_mounts, make_directory};
-
-/// The runtime that follows no links in the paths it is given.
-const WASM_RUNTIME: &str = "wherry-wasm";
 
 /// What became of an attempt to start a container.
 pub(crate) enum Launched {
@@ -50,6 +51,8 @@ pub(crate) struct Launch {
     /// The image, when it has been fetched, and by whom.
     pub(crate) image_ref: Option<(String, Arc<NodeRuntime>)>,
     pub(crate) restart_count: u32,
+    /// The id of the container that an ephemeral one names; an error when that one does not run.
+    pub(crate) target_id: Option<Result<String, String>>,
     pub(crate) references: References,
 }
 
@@ -70,10 +73,21 @@ impl Launch {
                 }
             }
         };
-        let (environment, mounts) = match self.configure().await {
+        let (environment, mounts) = match self.configure(holder.kind()).await {
             Ok(configured) => configured,
             Err(message) => return self.waits("CreateContainerConfigError", &message, &message),
         };
+        let image_user = match self.image_user(&image_ref, &holder).await {
+            Ok(user) => user,
+            Err(message) => return self.waits("CreateContainerConfigError", &message, &message),
+        };
+        let target_id = match self.target_id.clone().transpose() {
+            Ok(target) => target,
+            Err(message) => return self.waits("CreateContainerConfigError", &message, &message),
+        };
+        if let Err(message) = self.tell_unsupported(holder.kind()) {
+            return self.waits("CreateContainerConfigError", &message, &message);
+        }
         let mut config = container_config(ContainerInput {
             pod: &self.pod,
             container: &self.container,
@@ -82,6 +96,8 @@ impl Launch {
             environment: &environment,
             mounts: &mounts,
             restart_count: self.restart_count,
+            image_user: &image_user,
+            target_id: target_id.as_deref(),
             node: &self.kubelet.node_facts,
         });
         config.annotations.insert(labels::CONTAINER_RUNTIME.to_owned(), holder.name().to_owned());
@@ -149,7 +165,64 @@ impl Launch {
         Launched::Waiting(Waiting { reason: reason.to_owned(), message: message.to_owned() })
     }
 
-    async fn configure(&self) -> Result<(BTreeMap<String, String>, Vec<Mount>), String> {
+    /// A guest that was not looked through with its pod, because it is ephemeral or stands beside processes.
+    ///
+    /// # Errors
+    /// What it asks for and cannot have; an ephemeral one came to look, not to be kept out.
+    fn tell_unsupported(&self, kind: RuntimeKind) -> Result<(), String> {
+        let name = &self.container.name;
+        let is_ephemeral = is_ephemeral(&self.pod, name);
+        if kind != RuntimeKind::Wasm || !(is_ephemeral || self.runtime.kind() == RuntimeKind::Linux) {
+            return Ok(());
+        }
+        let (refused, mut fields) = guest_fields_of(&self.pod, &self.container);
+        if !refused.is_empty() && !is_ephemeral {
+            return Err(format!("a WebAssembly guest cannot have {}", refused.join(", ")));
+        }
+        fields.extend(refused);
+        if !fields.is_empty() {
+            let message = format!("Fields without effect here: {}", fields.join(", "));
+            self.kubelet.container_event(&self.pod, name, EventType::Warning, unsupported::REASON, message);
+        }
+        Ok(())
+    }
+
+    /// The user that the image names, checked against the pod's wish not to be root. Guests have no user.
+    async fn image_user(&self, image_ref: &str, holder: &NodeRuntime) -> Result<ImageUser, String> {
+        if holder.kind() == RuntimeKind::Wasm {
+            return Ok(ImageUser::default());
+        }
+        let spec = ImageSpec { image: image_ref.to_owned(), ..ImageSpec::default() };
+        let image = holder.service.image_status(&spec).await.map_err(|error| error.to_string())?;
+        let user =
+            image.map(|image| ImageUser { uid: image.uid, username: image.username }).unwrap_or_default();
+        verify_run_as_non_root(&self.pod, &self.container, &user)?;
+        Ok(user)
+    }
+
+    /// The pod's `/etc/hosts`, unless the container brings its own. Guests have no root that would keep it from them.
+    async fn hosts_mount(&self, kind: RuntimeKind) -> Result<Option<Mount>, String> {
+        let is_guest = kind == RuntimeKind::Wasm;
+        if self.pod_ips.is_empty() || !is_managed(&self.container, is_guest) {
+            return Ok(None);
+        }
+        let (pod, pod_ips) = (self.pod.clone(), self.pod_ips.clone());
+        let domain = self.kubelet.node_facts.cluster_domain.clone();
+        let pod_dir = self.kubelet.pod_dir(self.pod.metadata.uid.as_deref().unwrap_or_default());
+        let made = tokio::task::spawn_blocking(move || {
+            let on_host = pod.spec.as_ref().and_then(|s| s.host_network) == Some(true);
+            let host =
+                if on_host { std::fs::read_to_string(hosts_file::CONTAINER_PATH)? } else { String::new() };
+            let mount = hosts_file::hosts_mount(&pod_dir, &hosts_text(&pod, &pod_ips, &domain, &host))?;
+            Ok::<_, std::io::Error>(Mount { readonly: is_guest, ..mount })
+        });
+        match made.await {
+            Ok(made) => made.map(Some).map_err(|error| format!("failed to write hosts file: {error}")),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    async fn configure(&self, kind: RuntimeKind) -> Result<(BTreeMap<String, String>, Vec<Mount>), String> {
         let metadata = &self.pod.metadata;
         let (namespace, uid) =
             (metadata.namespace.as_deref().unwrap_or_default(), metadata.uid.as_deref().unwrap_or_default());
@@ -178,13 +251,14 @@ impl Launch {
         let owner = self.kubelet.config.runtime_owner_uid;
         let pod_dir = self.kubelet.pod_dir(uid);
         let is_root = rustix::process::geteuid().is_root();
-        let sub_paths = if is_root && self.runtime.name() != WASM_RUNTIME {
+        let sub_paths = if is_root && kind == RuntimeKind::Linux {
             SubPaths::Mounted(&pod_dir)
         } else {
             SubPaths::ByPath
         };
         let (pod, container, volumes) = (&self.pod, &self.container, &self.volumes);
         let mut mounts = container_mounts(pod, container, volumes, &environment, owner, sub_paths)?;
+        mounts.extend(self.hosts_mount(kind).await?);
         mounts.push(self.termination_message_mount().map_err(|error| error.to_string())?);
         Ok((environment, mounts))
     }

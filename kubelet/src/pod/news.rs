@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
+use wherry_client::EventType;
 use wherry_runtimes::ContainerStatus;
 
+use super::ephemeral::ephemeral_containers;
 use super::observed::{ContainerPhase, Verdict};
 use super::sources::References;
 use super::worker::{Done, Image, Worker};
@@ -96,6 +98,8 @@ impl Worker {
             || pod.metadata.annotations != self.pod.metadata.annotations;
         if pod.spec != self.pod.spec {
             self.references = References::of(&pod);
+            self.tell_resized(&pod);
+            self.ephemeral = ephemeral_containers(&pod);
         }
         self.refresh_volumes |= metadata_changed;
         self.pod = pod;
@@ -106,6 +110,24 @@ impl Worker {
         let was_stopped = self.observed.sandboxes.iter().any(|s| s.id == seen.id && !s.is_ready);
         if !was_stopped {
             self.observed.put_sandbox(seen);
+        }
+    }
+
+    /// Limits that change while a container runs take effect at its next start: that is told.
+    fn tell_resized(&self, pod: &Pod) {
+        let resources = |pod: &Pod, name: &str| {
+            let spec = pod.spec.as_ref()?;
+            spec.containers.iter().find(|c| c.name == name)?.resources.clone()
+        };
+        for name in pod.spec.iter().flat_map(|spec| &spec.containers).map(|c| &c.name) {
+            let is_running =
+                self.observed.container(name).is_some_and(|c| c.phase == ContainerPhase::Running);
+            if is_running && resources(pod, name) != resources(&self.pod, name) {
+                let message = format!(
+                    "Resize of container {name} is not done in place: it takes effect when the container starts again"
+                );
+                self.kubelet.container_event(pod, name, EventType::Warning, "ResizeInfeasible", message);
+            }
         }
     }
 

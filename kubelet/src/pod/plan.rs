@@ -47,6 +47,8 @@ pub struct PodActions {
     pub init_containers_to_start: Vec<usize>,
     /// Containers to start, by index in the spec.
     pub containers_to_start: Vec<usize>,
+    /// Ephemeral containers to start, by index in the spec. They wait for nothing and are never started again.
+    pub ephemeral_containers_to_start: Vec<usize>,
     /// Containers to kill, by id.
     pub containers_to_kill: BTreeMap<String, Kill>,
 }
@@ -83,6 +85,10 @@ pub fn compute_pod_actions(pod: &Pod, observed: &PodObserved) -> PodActions {
         }
         return actions;
     }
+
+    let ephemeral = pod.spec.as_ref().and_then(|s| s.ephemeral_containers.as_deref()).unwrap_or_default();
+    let is_new = |index: &usize| observed.container(&ephemeral[*index].name).is_none();
+    actions.ephemeral_containers_to_start = (0..ephemeral.len()).filter(is_new).collect();
 
     let is_initialized = plan_init_containers(pod, observed, &mut actions);
     if actions.kill_pod || !is_initialized {

@@ -234,3 +234,17 @@ fn a_deleted_pod_is_not_restarted() {
     let actions = compute_pod_actions(&pod, &observed(vec![sandbox(0, true)], vec![seen("a", Exited, 0)]));
     assert_eq!(short(&actions), "kill");
 }
+
+#[test]
+fn ephemeral_containers_start_once_and_wait_for_nothing() {
+    let spec = json!({"initContainers": [{"name": "i"}], "containers": [{"name": "a"}],
+        "ephemeralContainers": [{"name": "d"}, {"name": "e"}]});
+    let pod = pod("Always", spec);
+    let initializing = vec![seen("i", ContainerPhase::Running, 0), seen("e", ContainerPhase::Exited, 1)];
+    let actions = compute_pod_actions(&pod, &observed(vec![sandbox(0, true)], initializing));
+    assert_eq!(actions.ephemeral_containers_to_start, [0]);
+    assert!(actions.containers_to_start.is_empty());
+    // Without a sandbox there is nothing to start them in.
+    let actions = compute_pod_actions(&pod, &observed(vec![], vec![]));
+    assert!(actions.create_sandbox && actions.ephemeral_containers_to_start.is_empty());
+}

@@ -6,11 +6,14 @@ use std::time::Duration;
 use wherry_client::EventType;
 use wherry_runtimes::{PodSandboxConfig, PodSandboxFilter};
 
-use super::container_config::sandbox_config;
+use super::container_config::{SandboxInput, sandbox_config};
+use super::dns_config::pod_dns;
 use super::observed::ContainerPhase;
 use super::worker::Worker;
+use crate::cgroups::PodCgroups;
+use crate::kubelet::format_pod;
 use crate::mixed::without_reserved;
-use crate::runtimes::{NodeRuntime, sandbox_observed};
+use crate::runtimes::{NodeRuntime, RuntimeKind, sandbox_observed};
 
 impl Worker {
     pub(super) async fn clear_sandboxes(&mut self, runtime: &Arc<NodeRuntime>) {
@@ -36,8 +39,14 @@ impl Worker {
         }) {
             tracing::warn!(%error, path = %log_dir.display(), "log directory cannot be made");
         }
-        let config =
-            without_reserved(sandbox_config(&self.pod, attempt, &log_dir, &self.kubelet.node_facts));
+        let config = match self.prepare_sandbox(runtime, attempt).await {
+            Ok(config) => config,
+            Err((reason, message)) => {
+                self.kubelet.pod_event(&self.pod, EventType::Warning, reason, message);
+                self.failed("sandbox", Duration::from_secs(1));
+                return false;
+            }
+        };
         let by_class = self.pod.spec.as_ref().and_then(|s| s.runtime_class_name.as_deref()).is_some();
         let is_default = Arc::ptr_eq(runtime, self.kubelet.runtimes.default_runtime());
         let is_own_default = is_default || self.kubelet.runtimes.is_mixed(runtime);
@@ -68,11 +77,64 @@ impl Worker {
         }
     }
 
-    /// The sandbox's configuration, as CreateContainer wants it again.
-    pub(super) fn sandbox_config(&self) -> PodSandboxConfig {
-        let attempt = self.observed.sandboxes.first().map_or(0, |s| s.attempt);
-        let log_dir = self.kubelet.log_dir(&self.pod);
-        without_reserved(sandbox_config(&self.pod, attempt, &log_dir, &self.kubelet.node_facts))
+    /// The sandbox's configuration with the cgroup that it names, and the events that tell of it; else reason and
+    /// message of one.
+    async fn prepare_sandbox(
+        &self,
+        runtime: &NodeRuntime,
+        attempt: u32,
+    ) -> Result<PodSandboxConfig, (&'static str, String)> {
+        let config = self
+            .sandbox_config(runtime, attempt)
+            .map_err(|error| ("FailedCreatePodSandBox", format!("Failed to create pod sandbox: {error}")))?;
+        if let Some(cgroups) = self.cgroups(runtime) {
+            let (cgroups, pod) = (cgroups.clone(), self.pod.clone());
+            let made = match tokio::task::spawn_blocking(move || cgroups.ensure(&pod)).await {
+                Ok(made) => made.map_err(|error| error.to_string()),
+                Err(error) => Err(error.to_string()),
+            };
+            made.map_err(|error| {
+                let message = format!(
+                    "unable to ensure pod container exists: failed to create container for {}: {error}",
+                    config.linux.as_ref().map(|l| l.cgroup_parent.as_str()).unwrap_or_default()
+                );
+                ("FailedCreatePodContainer", message)
+            })?;
+        }
+        let spec = self.pod.spec.clone().unwrap_or_default();
+        let namespace = self.pod.metadata.namespace.as_deref().unwrap_or_default();
+        let dns = pod_dns(&spec, namespace, &format_pod(&self.pod), &self.kubelet.node_facts);
+        for (reason, message) in dns.warnings {
+            self.kubelet.pod_event(&self.pod, EventType::Warning, reason, message);
+        }
+        Ok(config)
+    }
+
+    /// The cgroups that the pod has one of, when its runtime has any.
+    pub(super) fn cgroups(&self, runtime: &NodeRuntime) -> Option<&Arc<PodCgroups>> {
+        self.kubelet.cgroups.as_ref().filter(|_| runtime.kind() == RuntimeKind::Linux)
+    }
+
+    /// The sandbox's configuration.
+    ///
+    /// # Errors
+    /// A name that is too long; for people.
+    pub(super) fn sandbox_config(
+        &self,
+        runtime: &NodeRuntime,
+        attempt: u32,
+    ) -> Result<PodSandboxConfig, String> {
+        sandbox_config(SandboxInput {
+            pod: &self.pod,
+            attempt,
+            log_directory: &self.kubelet.log_dir(&self.pod),
+            cgroup_parent: &self
+                .cgroups(runtime)
+                .map(|cgroups| cgroups.parent(&self.pod))
+                .unwrap_or_default(),
+            node: &self.kubelet.node_facts,
+        })
+        .map(without_reserved)
     }
 
     /// A sandbox that exists although nobody here knows it was made by a call whose answer was lost: it is the pod's.

@@ -19,7 +19,9 @@ impl References {
     pub fn of(pod: &Pod) -> Self {
         let mut found = Self::default();
         let Some(spec) = &pod.spec else { return found };
-        for container in spec.containers.iter().chain(spec.init_containers.iter().flatten()) {
+        let ephemeral = super::ephemeral::ephemeral_containers(pod);
+        let all = spec.containers.iter().chain(spec.init_containers.iter().flatten()).chain(&ephemeral);
+        for container in all {
             for source in container.env_from.iter().flatten() {
                 found.config_maps.extend(source.config_map_ref.as_ref().map(|r| r.name.clone()));
                 found.secrets.extend(source.secret_ref.as_ref().map(|r| r.name.clone()));

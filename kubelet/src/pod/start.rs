@@ -8,6 +8,7 @@ use k8s_openapi::jiff::Timestamp;
 use wherry_client::EventType;
 
 use super::backoff::go_duration;
+use super::ephemeral;
 use super::launch::{Launch, Launched};
 use super::observed::{ContainerPhase, container_hash};
 use super::status::Waiting;
@@ -19,7 +20,10 @@ impl Worker {
     pub(super) async fn start_containers(&mut self, runtime: &Arc<NodeRuntime>, containers: Vec<Container>) {
         let now = self.kubelet.now();
         let mut launches = Vec::new();
-        let config = Arc::new(self.sandbox_config());
+        let attempt = self.observed.sandboxes.first().map_or(0, |s| s.attempt);
+        // It was made once already.
+        let Ok(config) = self.sandbox_config(runtime, attempt) else { return };
+        let config = Arc::new(config);
         for container in containers {
             let name = container.name.clone();
             let current = self.observed.container(&name);
@@ -49,6 +53,13 @@ impl Worker {
                     volumes: self.volumes.clone().unwrap_or_default(),
                     image_ref,
                     restart_count: self.next_restart_count(&container.name),
+                    target_id: ephemeral::target_name(&self.pod, &container.name).map(|target| {
+                        let running = self.observed.container(target);
+                        running
+                            .filter(|c| c.phase == ContainerPhase::Running)
+                            .map(|c| c.id.clone())
+                            .ok_or_else(|| format!("unable to find target container {target}"))
+                    }),
                     references: self.references.clone(),
                     container,
                 },

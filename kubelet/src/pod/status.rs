@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
+use super::ephemeral::ephemeral_containers;
 use super::observed::{ContainerObserved, ContainerPhase, PodObserved, RestartPolicy, Verdict, is_sidecar};
 use super::plan::should_restart;
 use super::resources::qos_class;
@@ -77,6 +78,21 @@ pub fn generate_status(
     let statuses: Vec<ContainerStatus> =
         spec.containers.iter().map(|c| make(c, false, default_reason)).collect();
 
+    let ephemeral_statuses: Vec<ContainerStatus> = ephemeral_containers(pod)
+        .iter()
+        .map(|container| {
+            let previous = old_of(|s| s.ephemeral_container_statuses.as_ref(), &container.name);
+            let default_reason = "ContainerCreating";
+            // Like an init container: what the runtime has forgotten stays as it was written.
+            container_status(
+                &Made { pod, container, is_init: true, default_reason, previous },
+                observed,
+                view,
+            )
+        })
+        .map(|status| ContainerStatus { ready: false, started: None, ..status })
+        .collect();
+
     let old_phase = old.and_then(|s| s.phase.as_deref());
     let phase = match (&view.ended, old_phase) {
         (_, Some(terminal @ ("Failed" | "Succeeded"))) => terminal,
@@ -121,9 +137,17 @@ pub fn generate_status(
         observed_generation: pod.metadata.generation,
         init_container_statuses: has_init.then_some(init_statuses),
         container_statuses: Some(statuses),
+        ephemeral_container_statuses: (!ephemeral_statuses.is_empty()).then_some(ephemeral_statuses),
         ..PodStatus::default()
     };
     status.conditions = Some(conditions(pod, observed, &status, now));
+    let was_never_here = observed.sandboxes.is_empty() && observed.containers.is_empty();
+    if view.ended.is_some() && was_never_here && old.is_none_or(|old| old.container_statuses.is_none()) {
+        // The node refused it: there is nothing to say of its containers, as in Kubernetes.
+        status.container_statuses = None;
+        status.init_container_statuses = None;
+        status.ephemeral_container_statuses = None;
+    }
     status
 }
 

@@ -204,3 +204,30 @@ fn transition_times_are_kept_while_a_condition_stays() {
     assert_eq!(later, first);
     assert_eq!(later.observed_generation, Some(3));
 }
+
+#[test]
+fn ephemeral_containers_have_statuses_of_their_own_that_decide_nothing() {
+    let pod = pod(
+        "Always",
+        json!({"containers": [{"name": "a"}], "ephemeralContainers": [{"name": "d", "image": "i"}, {"name": "e"}]}),
+    );
+    let found = observed(vec![seen("a", Running, 0), seen("d", Exited, 3)]);
+    let status = status(&pod, &found, &WorkerView::default());
+    let ephemeral = status.ephemeral_container_statuses.as_ref().unwrap();
+    let state = |index: usize| ephemeral[index].state.clone().unwrap();
+    assert_eq!(state(0).terminated.unwrap().exit_code, 3);
+    assert_eq!(state(1).waiting.unwrap().reason.as_deref(), Some("ContainerCreating"));
+    assert!(!ephemeral[0].ready && ephemeral[0].started.is_none());
+    assert_eq!(status.phase.as_deref(), Some("Running"));
+    assert_eq!(condition(&status, "Ready").0, "True");
+}
+
+#[test]
+fn of_a_refused_pod_nothing_is_said_but_why() {
+    let ended = NodeEnding { reason: "OutOfcpu".into(), message: "no room".into() };
+    let view = WorkerView { ended: Some(ended), ..WorkerView::default() };
+    let refused = pod("Always", json!({"containers": [{"name": "a"}]}));
+    let status = status(&refused, &PodObserved::default(), &view);
+    assert_eq!((status.phase.as_deref(), status.reason.as_deref()), (Some("Failed"), Some("OutOfcpu")));
+    assert!(status.container_statuses.is_none());
+}

@@ -89,6 +89,9 @@ impl Worker {
                 }
             }
         }
+        if !self.remove_cgroup().await {
+            return;
+        }
         self.kubelet.forget_admitted(&self.uid);
         let is_deleted = self.is_removed || self.pod.metadata.deletion_timestamp.is_some();
         if !is_deleted {
@@ -123,6 +126,32 @@ impl Worker {
         self.tasks.spawn(async move { Done::Deleted(api.delete(&name, &params).await.map(|_| ())) });
     }
 
+    /// Removes the pod's cgroup once; says whether it is gone.
+    async fn remove_cgroup(&mut self) -> bool {
+        let Some(cgroups) = self.runtime.as_ref().and_then(|runtime| self.cgroups(runtime)).cloned() else {
+            return true;
+        };
+        if self.is_cgroup_removed {
+            return true;
+        }
+        if !self.may_retry("cgroup") {
+            return false;
+        }
+        let uid = self.uid.clone();
+        let removed = match tokio::task::spawn_blocking(move || cgroups.remove(&uid)).await {
+            Ok(removed) => removed.map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        match removed {
+            Ok(()) => self.is_cgroup_removed = true,
+            Err(error) => {
+                tracing::debug!(%error, pod = %crate::kubelet::format_pod(&self.pod), "cgroup cannot be removed yet");
+                self.failed("cgroup", Duration::from_millis(50));
+            }
+        }
+        self.is_cgroup_removed
+    }
+
     pub(super) fn deleted(&mut self, result: Result<(), kube::Error>) {
         match result {
             // The informer tells when it is gone; leaving before would bring the worker back with an old event.
@@ -154,6 +183,7 @@ impl Worker {
     /// The worker ends: nobody finds it any more.
     pub(super) fn leave(&mut self) {
         self.kubelet.workers.remove(&self.uid);
+        self.kubelet.probe_counts.forget(&self.uid);
         self.kubelet.forget_admitted(&self.uid);
     }
 

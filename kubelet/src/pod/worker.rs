@@ -16,11 +16,13 @@ use wherry_client::EventType;
 use wherry_runtimes::ContainerStatus;
 
 use super::backoff::{Backoff, elapsed};
+use super::ephemeral::ephemeral_containers;
 use super::observed::PodObserved;
 use super::plan::compute_pod_actions;
 use super::sources::References;
 use super::status::{NodeEnding, Waiting};
 use super::stop::{Stop, StopReason};
+use super::unsupported::{self, Abilities, findings, wants_strict_groups};
 use super::workers::Mailbox;
 use crate::images::puller::ImageError;
 use crate::kubelet::Kubelet;
@@ -71,6 +73,10 @@ pub(crate) struct Worker {
     pub(super) kubelet: Arc<Kubelet>,
     pub(super) uid: String,
     pub(super) pod: Arc<Pod>,
+    /// The pod's ephemeral containers, as containers.
+    pub(super) ephemeral: Vec<Container>,
+    /// The pod's fields have been looked through.
+    pub(super) is_examined: bool,
     pub(super) mirror: Option<Arc<Pod>>,
     pub(super) origin: Origin,
     pub(super) mailbox: Arc<Mailbox>,
@@ -99,6 +105,7 @@ pub(crate) struct Worker {
     pub(super) write_failures: u32,
     pub(super) write_at: Option<Instant>,
     pub(super) is_deleting: bool,
+    pub(super) is_cgroup_removed: bool,
     pub(super) wake_at: Option<Instant>,
 }
 
@@ -112,6 +119,8 @@ impl Worker {
         let start_time = kubelet.now();
         Self {
             references: References::of(&pod),
+            ephemeral: ephemeral_containers(&pod),
+            is_examined: !observed.sandboxes.is_empty(),
             kubelet,
             uid,
             pod,
@@ -142,6 +151,7 @@ impl Worker {
             write_failures: 0,
             write_at: None,
             is_deleting: false,
+            is_cgroup_removed: false,
             wake_at: None,
         }
     }
@@ -241,6 +251,11 @@ impl Worker {
     /// One pass over the plan.
     async fn sync(&mut self) {
         let Some(runtime) = self.choose_runtime().await else { return };
+        self.examine(&runtime).await;
+        if self.ended.is_some() {
+            self.stage = Stage::Terminating;
+            return;
+        }
         let actions = compute_pod_actions(&self.pod, &self.observed);
         if actions.kill_pod && !actions.create_sandbox && !self.observed.containers.is_empty() {
             self.stage = Stage::Terminating;
@@ -287,6 +302,12 @@ impl Worker {
         to_start.extend(
             actions.containers_to_start.iter().filter_map(|index| spec.containers.get(*index).cloned()),
         );
+        to_start.extend(
+            actions
+                .ephemeral_containers_to_start
+                .iter()
+                .filter_map(|index| self.ephemeral.get(*index).cloned()),
+        );
         self.start_containers(&runtime, to_start).await;
     }
 
@@ -309,9 +330,33 @@ impl Worker {
         self.wake_in(delay);
     }
 
+    /// Once for each pod: what its runtime or this node cannot give is refused or told.
+    async fn examine(&mut self, runtime: &NodeRuntime) {
+        if std::mem::replace(&mut self.is_examined, true) {
+            return;
+        }
+        let has_strict_groups = match self.pod.spec.as_ref().is_some_and(wants_strict_groups) {
+            true => {
+                let status = runtime.service.status().await.ok();
+                status.and_then(|s| s.features).is_some_and(|features| features.supplemental_groups_policy)
+            }
+            false => false,
+        };
+        let abilities = Abilities { kind: runtime.kind(), has_strict_groups };
+        let found = findings(&self.pod, abilities, self.kubelet.kernel);
+        if let Some(refusal) = found.refusal {
+            self.refuse(&refusal.reason, &refusal.message);
+        } else if !found.without_effect.is_empty() {
+            let message = format!("Fields without effect here: {}", found.without_effect.join(", "));
+            self.kubelet.pod_event(&self.pod, EventType::Warning, unsupported::REASON, message);
+        }
+    }
+
+    /// A container of the pod: ordinary, init or ephemeral.
     pub(super) fn container(&self, name: &str) -> Option<&Container> {
         let spec = self.pod.spec.as_ref()?;
-        spec.containers.iter().chain(spec.init_containers.iter().flatten()).find(|c| c.name == name)
+        let all = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+        all.chain(&self.ephemeral).find(|c| c.name == name)
     }
 
     pub(super) fn pod_ips(&self) -> Vec<String> {

@@ -15,6 +15,7 @@ use crate::kubelet::Kubelet;
 use crate::pod::observed::Verdict;
 use crate::pod::workers::Mailbox;
 use crate::runtimes::NodeRuntime;
+use crate::stats::ProbeResult;
 
 /// A readiness or startup probe is tried again this soon while the container has just started, so that a guest that
 /// listens after some milliseconds is not found ready only a period later. Such tries count for nothing but success.
@@ -93,12 +94,26 @@ async fn run(target: ProbeTarget, kind: ProbeKind, probe: Probe) {
     loop {
         let outcome = probe_once(&target, &probe).await;
         let is_early = is_eager && standing == Verdict::Pending && started.elapsed() < EAGER_FOR.min(period);
+        count(&target, kind, &outcome);
+        if let Err(Failure::Unknown(error)) = &outcome {
+            // Neither a success nor a failure: the container is not blamed for what the node could not find out.
+            let message = format!("{} probe errored and resulted in unknown state: {error}", kind.as_str());
+            target.kubelet.container_event(
+                &target.pod,
+                &target.container.name,
+                EventType::Warning,
+                "Unhealthy",
+                message,
+            );
+            tokio::time::sleep(period).await;
+            continue;
+        }
         if is_early && outcome.is_err() {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_millis(250));
             continue;
         }
-        if let Err(output) = &outcome {
+        if let Err(Failure::Said(output)) = &outcome {
             let message = format!("{} probe failed: {output}", kind.as_str());
             target.kubelet.container_event(
                 &target.pod,
@@ -129,44 +144,77 @@ async fn run(target: ProbeTarget, kind: ProbeKind, probe: Probe) {
     }
 }
 
-async fn probe_once(target: &ProbeTarget, probe: &Probe) -> Result<(), String> {
+fn count(target: &ProbeTarget, kind: ProbeKind, outcome: &Result<(), Failure>) {
+    let metadata = &target.pod.metadata;
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    let subject =
+        (text(&metadata.namespace), text(&metadata.name), text(&metadata.uid), target.container.name.clone());
+    let result = match outcome {
+        Ok(()) => ProbeResult::Successful,
+        Err(Failure::Said(_)) => ProbeResult::Failed,
+        Err(Failure::Unknown(_)) => ProbeResult::Unknown,
+    };
+    target.kubelet.probe_counts.count(subject, kind, result);
+}
+
+/// A probe that did not succeed.
+enum Failure {
+    /// It failed, with this output.
+    Said(String),
+    /// It could not be run.
+    Unknown(String),
+}
+
+impl From<String> for Failure {
+    fn from(output: String) -> Self {
+        Self::Said(output)
+    }
+}
+
+async fn probe_once(target: &ProbeTarget, probe: &Probe) -> Result<(), Failure> {
     let timeout = seconds(probe.timeout_seconds, 1);
     if let Some(action) = &probe.http_get {
         let request = http_request(action, &target.container, &target.pod_ip)?;
         let answer = target.kubelet.http.get(&request, timeout).await?;
         return match answer.status {
             200..400 => Ok(()),
-            status => Err(format!("HTTP probe failed with statuscode: {status}")),
+            status => Err(format!("HTTP probe failed with statuscode: {status}").into()),
         };
     }
     if let Some(action) = &probe.tcp_socket {
         let port = resolve_port(&action.port, &target.container)?;
         let host = action.host.as_deref().filter(|host| !host.is_empty()).unwrap_or(&target.pod_ip);
         return match tokio::time::timeout(timeout, connect(host, port)).await {
-            Ok(connected) => connected.map(drop),
-            Err(_) => Err(format!("dial tcp {}: i/o timeout", authority(host, port))),
+            Ok(connected) => Ok(connected.map(drop)?),
+            Err(_) => Err(format!("dial tcp {}: i/o timeout", authority(host, port)).into()),
         };
     }
     if let Some(action) = &probe.grpc {
         let port = u16::try_from(action.port).map_err(|_| format!("invalid port number: {}", action.port))?;
         let service = action.service.as_deref().unwrap_or_default();
-        return grpc::check(&target.pod_ip, port, service, timeout).await;
+        return Ok(grpc::check(&target.pod_ip, port, service, timeout).await?);
     }
     if let Some(action) = &probe.exec {
         let command = action.command.clone().unwrap_or_default();
-        let output = target
-            .runtime
-            .service
-            .exec_sync(&target.container_id, &command, timeout)
-            .await
-            .map_err(|error| error.to_string())?;
+        let output =
+            target.runtime.service.exec_sync(&target.container_id, &command, timeout).await.map_err(
+                |error| match error {
+                    wherry_runtimes::Error::DeadlineExceeded(_) => Failure::Said(format!(
+                        "command timed out: {:?} timed out after {}s",
+                        command.join(" "),
+                        timeout.as_secs()
+                    )),
+                    error => Failure::Unknown(error.to_string()),
+                },
+            )?;
         return match output.exit_code {
             0 => Ok(()),
             _ => {
                 let text = [output.stdout, output.stderr].concat();
-                Err(String::from_utf8_lossy(&text[..text.len().min(10 * 1024)]).into_owned())
+                let text = String::from_utf8_lossy(&text[..text.len().min(10 * 1024)]).into_owned();
+                Err(Failure::Said(text))
             }
         };
     }
-    Err("probe has no action".to_owned())
+    Err(Failure::Unknown("missing probe handler".to_owned()))
 }

@@ -127,7 +127,8 @@ fn attempt(pod: &Pod, container: &str, is_previous: bool) -> Result<u32, Refused
     let spec = pod.spec.as_ref();
     let mut known =
         spec.into_iter().flat_map(|s| s.containers.iter().chain(s.init_containers.iter().flatten()));
-    if !known.any(|c| c.name == container) {
+    let is_ephemeral = crate::pod::ephemeral::is_ephemeral(pod, container);
+    if !is_ephemeral && !known.any(|c| c.name == container) {
         return Err(Refused::NotFound(format!("container {container:?} not found in pod {name:?}")));
     }
     let not_available =

@@ -1,87 +1,66 @@
-//! `/stats/summary` and `/metrics`.
+//! `/stats/summary` and the metrics.
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::sync::Arc;
 
-use axum::extract::State;
-use axum::http::header;
+use axum::extract::{Query, State};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use k8s_openapi::jiff::Timestamp;
-use serde_json::{Value, json};
-use wherry_runtimes::{ContainerFilter, ContainerState, CpuUsage, MemoryUsage, PodSandboxStatsFilter};
+use serde::Deserialize;
 
+use super::refusal;
 use crate::kubelet::Kubelet;
+use crate::stats::{self, Detail, Family, MachineFacts};
 
-fn time(nanoseconds: i64) -> Value {
-    Timestamp::from_nanosecond(i128::from(nanoseconds)).map_or(Value::Null, |time| json!(time.to_string()))
+/// Source: OpenMetrics 1.0.
+const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Parameters {
+    only_cpu_and_memory: Option<String>,
 }
 
-fn cpu(usage: Option<&CpuUsage>) -> Value {
-    usage.map_or(Value::Null, |u| {
-        json!({ "time": time(u.timestamp), "usageNanoCores": u.usage_nano_cores,
-            "usageCoreNanoSeconds": u.usage_core_nano_seconds })
-    })
-}
-
-fn memory(usage: Option<&MemoryUsage>) -> Value {
-    usage.map_or(Value::Null, |u| {
-        json!({ "time": time(u.timestamp), "availableBytes": u.available_bytes, "usageBytes": u.usage_bytes,
-            "workingSetBytes": u.working_set_bytes, "rssBytes": u.rss_bytes, "pageFaults": u.page_faults,
-            "majorPageFaults": u.major_page_faults })
-    })
-}
-
-/// What pods and containers use, as the runtimes count it.
-pub(super) async fn summary(State(kubelet): State<Arc<Kubelet>>) -> Response {
-    let mut pods = Vec::new();
-    for runtime in kubelet.runtimes.all() {
-        let Ok(stats) = runtime.service.list_pod_sandbox_stats(&PodSandboxStatsFilter::default()).await
-        else {
-            continue;
-        };
-        for pod in stats {
-            let metadata = &pod.attributes.metadata;
-            let linux = pod.linux.unwrap_or_default();
-            let containers: Vec<Value> = linux
-                .containers
-                .iter()
-                .map(|c| {
-                    json!({ "name": c.attributes.metadata.name, "cpu": cpu(c.cpu.as_ref()), "memory": memory(c.memory.as_ref()) })
-                })
-                .collect();
-            pods.push(json!({
-                "podRef": { "name": metadata.name, "namespace": metadata.namespace, "uid": metadata.uid },
-                "containers": containers, "cpu": cpu(linux.cpu.as_ref()), "memory": memory(linux.memory.as_ref()),
-            }));
-        }
+/// What the node and its pods use.
+pub(super) async fn summary(
+    State(kubelet): State<Arc<Kubelet>>,
+    Query(parameters): Query<Parameters>,
+) -> Response {
+    let is_short = parameters.only_cpu_and_memory.is_some_and(|value| value == "true" || value == "1");
+    let detail = if is_short { Detail::CpuAndMemory } else { Detail::Full };
+    let summary = stats::summary(&kubelet, detail).await;
+    match serde_json::to_string(&summary) {
+        Ok(text) => ([(header::CONTENT_TYPE, "application/json")], text).into_response(),
+        Err(error) => refusal(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
     }
-    let summary = json!({ "node": { "nodeName": kubelet.config.node_name }, "pods": pods });
-    ([(header::CONTENT_TYPE, "application/json")], summary.to_string()).into_response()
 }
 
-/// Counts, in the text format of Prometheus.
+fn answer(families: Vec<Family>) -> Response {
+    match stats::text(families) {
+        Ok(text) => ([(header::CONTENT_TYPE, METRICS_TYPE)], text).into_response(),
+        Err(error) => refusal(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    }
+}
+
+/// The kubelet's own.
 pub(super) async fn metrics(State(kubelet): State<Arc<Kubelet>>) -> Response {
-    let mut containers: BTreeMap<&str, usize> = BTreeMap::new();
-    for runtime in kubelet.runtimes.all() {
-        let Ok(list) = runtime.service.list_containers(&ContainerFilter::default()).await else { continue };
-        for container in list {
-            let state = match container.state {
-                ContainerState::Created => "created",
-                ContainerState::Running => "running",
-                ContainerState::Exited => "exited",
-                ContainerState::Unknown => "unknown",
-            };
-            *containers.entry(state).or_default() += 1;
-        }
-    }
-    let mut text = String::from("# TYPE kubelet_node_name gauge\n");
-    let _ = writeln!(text, "kubelet_node_name{{node={:?}}} 1", kubelet.config.node_name);
-    text.push_str("# TYPE kubelet_working_pods gauge\n");
-    let _ = writeln!(text, "kubelet_working_pods {}", kubelet.workers.uids().len());
-    text.push_str("# TYPE kubelet_running_containers gauge\n");
-    for (state, count) in containers {
-        let _ = writeln!(text, "kubelet_running_containers{{container_state={state:?}}} {count}");
-    }
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
+    answer(stats::own_families(&kubelet).await)
+}
+
+/// CPU and memory of node, pods and containers.
+pub(super) async fn resource(State(kubelet): State<Arc<Kubelet>>) -> Response {
+    answer(stats::resource_families(&stats::summary(&kubelet, Detail::CpuAndMemory).await))
+}
+
+/// The same and more, by cAdvisor's names.
+pub(super) async fn cadvisor(State(kubelet): State<Arc<Kubelet>>) -> Response {
+    let machine = MachineFacts {
+        cpu_millicores: kubelet.machine_millicores,
+        memory_bytes: kubelet.node_facts.memory_bytes,
+    };
+    answer(stats::cadvisor_families(&stats::summary(&kubelet, Detail::CpuAndMemory).await, machine))
+}
+
+/// Probes by result.
+pub(super) async fn probes(State(kubelet): State<Arc<Kubelet>>) -> Response {
+    answer(kubelet.probe_counts.families())
 }

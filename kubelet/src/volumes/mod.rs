@@ -6,6 +6,7 @@ pub mod host_path;
 pub mod local_path;
 pub mod mount;
 pub mod mount_table;
+pub mod ownership;
 pub mod payload;
 pub mod persistent;
 pub(crate) mod size_limits;

@@ -15,6 +15,7 @@ use super::atomic_writer::{chown, write};
 use super::claims::ClaimedVolumes;
 use super::host_path::{self, HostPathError, Rules};
 use super::mount_table::unmount_below;
+use super::ownership::{self, Access, FsGroup};
 use super::payload::{PayloadError, PayloadInput, volume_payload};
 use super::persistent::{self, PersistentError};
 use super::{sub_path, tmpfs};
@@ -135,7 +136,13 @@ fn set_up_one(
         return Err(VolumeError::Unsupported);
     };
     let path = pod_dir.join("volumes").join(plugin).join(path_part(&volume.name));
-    let payload = volume_payload(input, volume)?;
+    let mut payload = volume_payload(input, volume)?;
+    let security = input.pod.spec.as_ref().and_then(|s| s.security_context.as_ref());
+    let group = FsGroup::of(security);
+    if let (Some(_), Some(payload)) = (group, payload.as_mut()) {
+        // Before they are written: files that have another mode than the payload's are written again.
+        payload.values_mut().for_each(|file| file.mode |= 0o440);
+    }
     let io = |source| VolumeError::Io { path: path.clone(), source };
     make_directory(pod_dir, &path, writer, owner).map_err(io)?;
     if medium == "Memory" {
@@ -148,6 +155,10 @@ fn set_up_one(
     }
     if let Some(payload) = payload {
         write(&path, &payload, owner, now).map_err(io)?;
+    }
+    if let Some(group) = group {
+        let access = if writer == Writer::Guest { Access::ReadWrite } else { Access::ReadOnly };
+        ownership::apply(&path, group, access).map_err(io)?;
     }
     Ok(path)
 }
