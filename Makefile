@@ -13,7 +13,7 @@ WHERRY := $(TARGET_DIR)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))/wherry
 ROUTED_PACKAGES := iproute2 util-linux nftables iptables conntrack containerd runc containernetworking-plugins busybox-static curl
 BUILD_PACKAGES := build-essential protobuf-compiler libprotobuf-dev
 BPF_PACKAGES := clang-14 llvm-14
-TEST_PACKAGES := $(BUILD_PACKAGES) $(BPF_PACKAGES) etcd-server docker-registry jq lld-14 wasi-libc libclang-rt-14-dev-wasm32 python3-venv $(ROUTED_PACKAGES)
+TEST_PACKAGES := $(BUILD_PACKAGES) $(BPF_PACKAGES) etcd-server bind9-dnsutils docker-registry jq lld-14 wasi-libc libclang-rt-14-dev-wasm32 python3-venv $(ROUTED_PACKAGES)
 SAMPLE_PACKAGES := clang-14 lld lld-14 wasi-libc libclang-rt-14-dev-wasm32 rustc-web cargo-web rust-web-src python3-venv nodejs npm
 
 .PHONY: help

@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use ipnet::IpNet;
 use tokio::net::TcpListener;
 use wherry_apiserver::{
     pki::{ClientIdentity, Pki, ServingNames},
@@ -47,13 +48,16 @@ pub struct Options {
     pub runtime_owner_uid: Option<u32>,
     /// Who runs Linux containers.
     pub container_runtime: ContainerRuntime,
+    /// Where Services of type LoadBalancer get their addresses from.
+    pub load_balancer_cidr: Option<IpNet>,
 }
 
 /// The names under which components report in `/readyz`, in the order in which they start.
 pub fn components(mode: Mode) -> &'static [&'static str] {
-    const ALL: [&str; 6] = ["wasm-runtime", "controllers", "scheduler", "kubelet", "proxy", "pod-network"];
+    const ALL: [&str; 7] =
+        ["wasm-runtime", "controllers", "scheduler", "kubelet", "dns", "proxy", "pod-network"];
     match mode {
-        Mode::Loopback => &ALL[..5],
+        Mode::Loopback => &ALL[..6],
         Mode::Routed => &ALL,
     }
 }
@@ -190,6 +194,7 @@ impl Api {
         let mut config =
             server::Config::new(store, Arc::clone(&pki), network.reached_at(address).to_string());
         config.service_ranges.cluster_ips = network.service_cidr.into();
+        config.cluster_dns = network.dns_listen();
         config.version = server::Version::new(version::COMMIT, "");
         let server = ApiServer::start(config).await.context("cannot start the API server")?;
         Ok(Self { server, pki, tls, listener, address })
@@ -212,6 +217,7 @@ fn start_components(
         root_ca_pem: Some(pki.ca_pem().to_owned()),
         cluster_cidr: options.network.divided(),
         node_cidr_mask_size: options.network.node_cidr_mask_size,
+        load_balancer_cidr: options.load_balancer_cidr,
         ..wherry_controllers::Config::default()
     };
     supervisor.spawn("controllers", move |lifecycle| {
@@ -245,6 +251,14 @@ fn start_components(
         let (client, config) = (client.clone(), config.clone());
         Box::pin(async move { Ok(wherry_kubelet::run(client, config, lifecycle).await?) })
     });
+
+    if let Some(config) = options.network.dns_config() {
+        let client = client_of(api, &ClientIdentity::Dns);
+        supervisor.spawn("dns", move |lifecycle| {
+            let (client, config) = (client.clone(), config.clone());
+            Box::pin(async move { Ok(wherry_proxy::dns::run(client, config, lifecycle).await?) })
+        });
+    }
 
     let client = client_of(api, &ClientIdentity::Proxy);
     let config = node::proxy_config(&options.network, &options.node_name, options.proxy_mode);

@@ -7,6 +7,18 @@ use ipnet::Ipv4Net;
 /// The bits of a node's range unless something else is said. Source: Kubernetes' `--node-cidr-mask-size`.
 pub const DEFAULT_NODE_CIDR_MASK_SIZE: u8 = 24;
 
+/// The port of cluster DNS unless something else is said: one that needs no privileges; its Service has 53.
+pub const DEFAULT_DNS_PORT: u16 = 10053;
+
+/// The cluster's domain.
+pub const CLUSTER_DOMAIN: &str = "cluster.local";
+
+/// The number of the DNS Service's address within the Services' range.
+const DNS_ADDRESS_NUMBER: usize = 10;
+
+/// The file that names the node's resolvers.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+
 /// The smallest range of a node: half of it must hold a few containers, the other half a few guests.
 pub const MAX_NODE_CIDR_MASK_SIZE: u8 = 27;
 
@@ -35,12 +47,41 @@ pub struct Network {
     pub service_cidr: Ipv4Net,
     /// The node's address.
     pub node_ip: IpAddr,
+    /// The port on which cluster DNS listens.
+    pub dns_port: u16,
 }
 
 impl Network {
     /// The range that nodes get their parts of; `None` where there is one node, which has it all.
     pub fn divided(&self) -> Option<Ipv4Net> {
         (self.mode == Mode::Routed).then_some(self.pod_cidr)
+    }
+
+    /// The address of the Service `kube-dns`, which pods ask; `None` in a range that is too small. Source: kubeadm.
+    pub fn dns_ip(&self) -> Option<IpAddr> {
+        // The first host is the network's address and one.
+        self.service_cidr.hosts().nth(DNS_ADDRESS_NUMBER - 1).map(IpAddr::V4)
+    }
+
+    /// Where cluster DNS listens. In loopback mode its Service's address is the machine's own and nobody else's; in routed
+    /// mode no machine has that.
+    pub fn dns_listen(&self) -> Option<SocketAddr> {
+        let ip = match self.mode {
+            Mode::Loopback => self.dns_ip()?,
+            Mode::Routed => self.node_ip,
+        };
+        Some(SocketAddr::new(ip, self.dns_port))
+    }
+
+    /// What cluster DNS is told.
+    pub fn dns_config(&self) -> Option<wherry_proxy::dns::Config> {
+        Some(wherry_proxy::dns::Config {
+            listen: self.dns_listen()?,
+            cluster_domain: CLUSTER_DOMAIN.to_owned(),
+            service_ip: self.dns_ip(),
+            cluster_cidrs: vec![self.pod_cidr.into(), self.service_cidr.into()],
+            resolv_conf: RESOLV_CONF.into(),
+        })
     }
 
     /// Where clients reach a server that listens on `address`.
@@ -90,6 +131,7 @@ mod tests {
             node_cidr_mask_size: DEFAULT_NODE_CIDR_MASK_SIZE,
             service_cidr: "10.43.0.0/16".parse().unwrap(),
             node_ip: "192.0.2.7".parse().unwrap(),
+            dns_port: DEFAULT_DNS_PORT,
         };
         for (listening, reached) in [
             ("0.0.0.0:6443", "192.0.2.7:6443"),
@@ -98,6 +140,12 @@ mod tests {
         ] {
             assert_eq!(network.reached_at(listening.parse().unwrap()).to_string(), reached);
         }
+        assert_eq!(network.dns_ip().unwrap().to_string(), "10.43.0.10");
+        assert_eq!(network.dns_listen().unwrap().to_string(), "192.0.2.7:10053");
+        let loopback = Network { mode: Mode::Loopback, service_cidr: "127.96.0.0/16".parse().unwrap(), ..network };
+        assert_eq!(loopback.dns_listen().unwrap().to_string(), "127.96.0.10:10053");
+        let tiny = Network { service_cidr: "127.96.0.0/29".parse().unwrap(), ..loopback };
+        assert_eq!(tiny.dns_listen(), None);
         assert_eq!(network.divided(), Some(network.pod_cidr));
         assert_eq!(Network { mode: Mode::Loopback, ..network }.divided(), None);
     }

@@ -19,7 +19,7 @@ use crate::{
     containerd::{self, ContainerRuntime},
     data_dir::DataDir,
     image_kinds::RegistryImageKinds,
-    network::{Mode, Network},
+    network::{CLUSTER_DOMAIN, Mode, Network},
     supervise::Supervisor,
 };
 
@@ -90,6 +90,8 @@ impl Node {
                 Mode::Routed => String::new(),
             },
             routed: (self.network.mode == Mode::Routed).then(|| self.routed_config()),
+            cluster_dns: self.network.dns_ip().into_iter().collect(),
+            cluster_domain: CLUSTER_DOMAIN.to_owned(),
             static_pod_dir: self.static_pod_dir.clone(),
             tls: Some(ServerTls {
                 certificate_pem: serving.certificate_pem,

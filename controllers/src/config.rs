@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 
 /// Settings of all controllers.
 #[derive(Debug, Clone)]
@@ -26,6 +26,8 @@ pub struct Config {
     pub terminated_pod_threshold: usize,
     /// How many endpoints one EndpointSlice holds.
     pub max_endpoints_per_slice: usize,
+    /// Where Services of type LoadBalancer get their addresses from. Without it they wait for somebody else.
+    pub load_balancer_cidr: Option<IpNet>,
 }
 
 /// A controller's name.
@@ -67,6 +69,8 @@ pub enum Controller {
     LocalPath,
     /// How many pods each PodDisruptionBudget lets go.
     Disruption,
+    /// Addresses for Services of type LoadBalancer.
+    ServiceLoadBalancer,
 }
 
 impl Controller {
@@ -90,6 +94,7 @@ impl Controller {
         Self::EphemeralVolume,
         Self::LocalPath,
         Self::Disruption,
+        Self::ServiceLoadBalancer,
     ];
 
     /// The name that Kubernetes gives it (if it has one like it), as in `kube-controller-manager --controllers`.
@@ -113,6 +118,7 @@ impl Controller {
             Self::EphemeralVolume => "ephemeral-volume-controller",
             Self::LocalPath => "local-path-provisioner",
             Self::Disruption => "disruption-controller",
+            Self::ServiceLoadBalancer => "service-lb-controller",
         }
     }
 }
@@ -129,6 +135,7 @@ impl Default for Config {
             orphaned_pod_quarantine: Duration::from_secs(40),
             terminated_pod_threshold: 12_500,
             max_endpoints_per_slice: 100,
+            load_balancer_cidr: None,
         }
     }
 }

@@ -31,6 +31,7 @@ mod replica_set;
 mod root_ca;
 mod selector;
 mod service_account;
+mod service_load_balancer;
 mod service_ports;
 mod storage_protection;
 mod supervise;

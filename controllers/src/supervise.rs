@@ -12,9 +12,7 @@ use wherry_client::backoff::Backoff;
 use crate::error::{Chain, Error};
 use crate::{Context, Controller};
 use crate::{
-    deployment, disruption, endpoint_slice, endpoints, ephemeral_volume, garbage_collector, local_path,
-    namespace, node_ipam, node_lifecycle, persistent_volume, pod_gc, replica_set, root_ca, service_account,
-    storage_protection,
+    deployment, disruption, endpoint_slice, endpoints, ephemeral_volume, garbage_collector, local_path, namespace, node_ipam, node_lifecycle, persistent_volume, pod_gc, replica_set, root_ca, service_account, service_load_balancer, storage_protection,
 };
 
 /// The first pause before a controller is started again.
@@ -80,5 +78,6 @@ async fn run_one(controller: Controller, context: Context, lifecycle: &Lifecycle
         Controller::EphemeralVolume => ephemeral_volume::run(context, lifecycle).await,
         Controller::LocalPath => local_path::run(context, lifecycle).await,
         Controller::Disruption => disruption::run(context, lifecycle).await,
+        Controller::ServiceLoadBalancer => service_load_balancer::run(context, lifecycle).await,
     }
 }

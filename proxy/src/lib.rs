@@ -12,6 +12,7 @@
 
 mod backend;
 mod conntrack;
+pub mod dns;
 pub mod ebpf;
 mod health;
 pub mod iptables;

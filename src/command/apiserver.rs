@@ -51,6 +51,7 @@ impl Arguments {
             ("scheduler.yaml".to_owned(), ClientIdentity::Scheduler),
             ("controllers.yaml".to_owned(), ClientIdentity::Controllers),
             ("proxy.yaml".to_owned(), ClientIdentity::Proxy),
+            ("dns.yaml".to_owned(), ClientIdentity::Dns),
         ];
         for (file, identity) in components.into_iter().chain(kubelets) {
             let path = data_dir.pki().join(file);

@@ -13,7 +13,7 @@ use ipnet::{IpNet, Ipv4Net};
 use wherry_client::Lifecycle;
 use wherry_proxy::ProxyMode;
 
-use super::shutdown;
+use super::{network::NetworkArguments, shutdown};
 use crate::{
     network::{self, Mode},
     node,
@@ -40,6 +40,17 @@ pub(super) struct ControllersArguments {
     /// The bits of each node's part.
     #[arg(long, value_name = "BITS", default_value_t = network::DEFAULT_NODE_CIDR_MASK_SIZE)]
     node_cidr_mask_size: u8,
+    /// Gives Services of type LoadBalancer addresses of this range.
+    #[arg(long, value_name = "CIDR")]
+    load_balancer_cidr: Option<IpNet>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DnsArguments {
+    #[command(flatten)]
+    cluster: ClusterArguments,
+    #[command(flatten)]
+    network: NetworkArguments,
 }
 
 #[derive(Debug, Args)]
@@ -93,10 +104,25 @@ impl ControllersArguments {
             root_ca_pem,
             cluster_cidr: self.cluster_cidr,
             node_cidr_mask_size: self.node_cidr_mask_size,
+            load_balancer_cidr: self.load_balancer_cidr,
             ..wherry_controllers::Config::default()
         };
         until_asked("controllers", |lifecycle| async {
             Ok(wherry_controllers::run(client, config, lifecycle).await?)
+        })
+        .await
+    }
+}
+
+impl DnsArguments {
+    pub(super) async fn run(self) -> anyhow::Result<()> {
+        let network = self.network.resolve()?;
+        let config = network.dns_config().with_context(|| {
+            format!("--service-cidr {} is too small for the address of cluster DNS", network.service_cidr)
+        })?;
+        let client = self.cluster.client().await?;
+        until_asked("dns", |lifecycle| async {
+            Ok(wherry_proxy::dns::run(client, config, lifecycle).await?)
         })
         .await
     }

@@ -55,6 +55,8 @@ enum Command {
     Kubelet(kubelet::Arguments),
     /// The service proxy alone, against a kubeconfig.
     Proxy(component::ProxyArguments),
+    /// Cluster DNS alone, against a kubeconfig.
+    Dns(component::DnsArguments),
     /// The Wasm runtime alone: CRI v1 on a Unix socket.
     WasmRuntime(wasm_runtime::Arguments),
     /// Print a kubeconfig: the administrator's, or that of a component of a further node.
@@ -109,6 +111,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Controllers(arguments) => block_on(arguments.run()),
         Command::Kubelet(arguments) => block_on(arguments.run(&log, log_format)),
         Command::Proxy(arguments) => block_on(arguments.run()),
+        Command::Dns(arguments) => block_on(arguments.run()),
         Command::Image(command) => block_on(command.run()),
     }
 }

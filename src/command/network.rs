@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use anyhow::Context as _;
 use clap::Args;
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 
 use crate::network::{self, Mode, Network};
 
@@ -37,6 +37,9 @@ pub(super) struct NetworkArguments {
     /// The node's address [default: 127.0.0.1, or in routed mode the one that packets to the world leave with].
     #[arg(long, value_name = "IP")]
     node_ip: Option<IpAddr>,
+    /// The port on which cluster DNS listens, with UDP and TCP; pods ask it at port 53 of Service kube-system/kube-dns.
+    #[arg(long, value_name = "PORT", default_value_t = network::DEFAULT_DNS_PORT, value_parser = clap::value_parser!(u16).range(1..))]
+    dns_port: u16,
 }
 
 /// The range of all pods' addresses in routed mode unless something else is said.
@@ -61,6 +64,7 @@ impl NetworkArguments {
                     .context("this machine has no address but loopback; name the node's with --node-ip")?
                     .into(),
             },
+            dns_port: self.dns_port,
         };
         check(&network)?;
         Ok(network)
@@ -75,6 +79,23 @@ impl NetworkArguments {
         );
         self.resolve()
     }
+}
+
+/// The range of load balancers' addresses, if it goes with the others.
+pub(super) fn load_balancer_cidr(said: Option<IpNet>, network: &Network) -> anyhow::Result<Option<IpNet>> {
+    let Some(range) = said else { return Ok(None) };
+    for (flag, other) in [("--pod-cidr", network.pod_cidr), ("--service-cidr", network.service_cidr)] {
+        let other = IpNet::V4(other);
+        anyhow::ensure!(
+            !range.contains(&other.network()) && !other.contains(&range.network()),
+            "--load-balancer-cidr {range} and {flag} {other} overlap"
+        );
+    }
+    anyhow::ensure!(
+        network.mode == Mode::Routed || range.network().is_loopback(),
+        "--load-balancer-cidr {range} must be a part of 127.0.0.0/8 in --network loopback"
+    );
+    Ok(Some(range.trunc()))
 }
 
 /// Where the API server listens: as said, else on its usual port where the nodes and pods of the mode reach it.

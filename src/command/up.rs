@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Instant};
 
 use anyhow::Context as _;
 use clap::Args;
+use ipnet::IpNet;
 use wherry_proxy::ProxyMode;
 
 use super::{DataDirArguments, network, shutdown, store, wasm_runtime};
@@ -12,7 +13,7 @@ use crate::{
     containerd::ContainerRuntime,
     data_dir::DataDir,
     logging,
-    network::Network,
+    network::{Mode, Network},
     node,
     wasm_process::WasmProcess,
 };
@@ -32,6 +33,9 @@ pub(super) struct Arguments {
     /// How Services are served: auto, ebpf, nftables, iptables or userspace.
     #[arg(long, value_name = "MODE", default_value_t)]
     proxy_mode: ProxyMode,
+    /// Gives Services of type LoadBalancer addresses of this range; without it they wait for somebody else.
+    #[arg(long, value_name = "CIDR")]
+    load_balancer_cidr: Option<IpNet>,
     #[command(flatten)]
     store: store::StoreArguments,
 }
@@ -82,6 +86,7 @@ impl Arguments {
             wasm_process: wasm_process(&data_dir, &network, log, log_format)?,
             runtime_owner_uid: wasm_runtime::owner_uid(),
             container_runtime: self.node.container_runtime(&data_dir, &network),
+            load_balancer_cidr: network::load_balancer_cidr(self.load_balancer_cidr, &network)?,
             data_dir: data_dir.clone(),
         };
         let store = self.store.open(&data_dir).await?;
@@ -118,6 +123,10 @@ pub(super) fn wasm_process(
         format!("--node-ip={}", network.node_ip),
         format!("--log={log}"),
     ];
+    // In routed mode the server may be on another node, and the proxy, which is root's, serves port 53.
+    if let (Mode::Loopback, Some(ip), Some(listen)) = (network.mode, network.dns_ip(), network.dns_listen()) {
+        arguments.push(format!("--cluster-dns={ip}={listen}"));
+    }
     if log_format == logging::Format::Json {
         arguments.push("--log-format=json".to_owned());
     }

@@ -11,7 +11,7 @@ use clap::Args;
 use ipnet::Ipv4Net;
 use tokio_util::sync::CancellationToken;
 use wherry_runtime_wasm::{
-    Config, WasmRuntime,
+    ClusterDns, Config, WasmRuntime,
     privileges::{self, drop_privileges},
 };
 
@@ -34,12 +34,25 @@ pub(super) struct Arguments {
     /// The node's address, where pods of the host network listen.
     #[arg(long, value_name = "IP", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     node_ip: IpAddr,
+    /// Pods' name server at IP is asked at IP:PORT, where cluster DNS listens, whether or not IP has a port 53.
+    #[arg(long, value_name = "IP=IP:PORT", value_parser = cluster_dns)]
+    cluster_dns: Option<ClusterDns>,
+    /// The cluster's domain, within which every guest may look names up.
+    #[arg(long, value_name = "DOMAIN", default_value = crate::network::CLUSTER_DOMAIN)]
+    cluster_domain: String,
     /// The user to become when started by root.
     #[arg(long, value_name = "UID", default_value_t = default_uid())]
     uid: u32,
     /// The group to become when started by root.
     #[arg(long, value_name = "GID", default_value_t = default_uid())]
     gid: u32,
+}
+
+fn cluster_dns(text: &str) -> Result<ClusterDns, String> {
+    let (ip, listen) = text.split_once('=').ok_or_else(|| "it is not IP=IP:PORT".to_owned())?;
+    let service_ip = ip.parse().map_err(|error| format!("{ip:?}: {error}"))?;
+    let listen = listen.parse().map_err(|error| format!("{listen:?}: {error}"))?;
+    Ok(ClusterDns { service_ip, listen })
 }
 
 fn default_uid() -> u32 {
@@ -74,6 +87,8 @@ async fn serve(arguments: Arguments, socket: PathBuf) -> anyhow::Result<()> {
         cluster_cidrs: vec![arguments.pod_cidr.into()],
         service_cidrs: vec![arguments.service_cidr.into()],
         node_ip: arguments.node_ip,
+        cluster_dns: arguments.cluster_dns,
+        cluster_domain: arguments.cluster_domain,
         ..Config::new(arguments.root)
     };
     let runtime = Arc::new(WasmRuntime::start(config).await.context("cannot start the wasm runtime")?);

@@ -10,6 +10,7 @@ mod etcd;
 mod faults;
 mod golden;
 mod kubectl;
+mod names;
 mod network;
 mod node;
 mod rejected;

@@ -16,12 +16,18 @@ const AUTOUPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
 /// All controllers run in one component under one name, which therefore needs the rights of each.
 const CONTROLLERS: &str = "system:kube-controller-manager";
 
+/// What cluster DNS may do, and who it is. Its role as Kubernetes has it, `system:kube-dns`, is of the time before
+/// EndpointSlices; CoreDNS brings one of its own too.
+const CLUSTER_DNS: &str = "wherry:cluster-dns";
+const CLUSTER_DNS_USER: &str = "system:kube-dns";
+
 /// The bootstrap objects of a kind, as they are to be created.
 pub fn objects(kind: Kind) -> Vec<Value> {
     let mut data: Value = serde_json::from_str(DATA).unwrap_or_default();
     let Some(Value::Array(mut objects)) = data.get_mut(kind.resource()).map(Value::take) else {
         return Vec::new();
     };
+    objects.extend(of_cluster_dns(kind));
     for object in &mut objects {
         if !matches!(kind, Kind::ClusterRoleBinding | Kind::RoleBinding) {
             continue;
@@ -36,6 +42,24 @@ pub fn objects(kind: Kind) -> Vec<Value> {
         objects.push(metrics_reader());
     }
     objects
+}
+
+fn of_cluster_dns(kind: Kind) -> Option<Value> {
+    let metadata = json!({
+        "name": CLUSTER_DNS, "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"}, "annotations": {AUTOUPDATE: "true"},
+    });
+    match kind {
+        Kind::ClusterRole => Some(json!({"metadata": metadata, "rules": [
+            {"verbs": ["list", "watch"], "apiGroups": [""], "resources": ["namespaces", "services"]},
+            {"verbs": ["list", "watch"], "apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"]},
+        ]})),
+        Kind::ClusterRoleBinding => Some(json!({
+            "metadata": metadata,
+            "subjects": [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": CLUSTER_DNS_USER}],
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": CLUSTER_DNS},
+        })),
+        Kind::Role | Kind::RoleBinding => None,
+    }
 }
 
 /// The rules of ClusterRole `system:node`.

@@ -74,6 +74,8 @@ pub enum ClientIdentity {
     Controllers,
     /// `system:kube-proxy`.
     Proxy,
+    /// `system:kube-dns`.
+    Dns,
     /// The API server when it calls a kubelet.
     ApiServerKubeletClient,
     /// `system:node:<name>` in `system:nodes`.
@@ -91,6 +93,7 @@ impl ClientIdentity {
             Self::Scheduler => "system:kube-scheduler".to_owned(),
             Self::Controllers => "system:kube-controller-manager".to_owned(),
             Self::Proxy => "system:kube-proxy".to_owned(),
+            Self::Dns => "system:kube-dns".to_owned(),
             Self::ApiServerKubeletClient => "kube-apiserver-kubelet-client".to_owned(),
             Self::Kubelet { node_name } => format!("system:node:{node_name}"),
         }
@@ -101,7 +104,7 @@ impl ClientIdentity {
         match self {
             Self::Admin | Self::ApiServerKubeletClient => Some("system:masters"),
             Self::Kubelet { .. } => Some("system:nodes"),
-            Self::Scheduler | Self::Controllers | Self::Proxy => None,
+            Self::Scheduler | Self::Controllers | Self::Proxy | Self::Dns => None,
         }
     }
 
@@ -116,6 +119,7 @@ impl ClientIdentity {
             Self::Scheduler => "scheduler".to_owned(),
             Self::Controllers => "controller-manager".to_owned(),
             Self::Proxy => "proxy".to_owned(),
+            Self::Dns => "dns".to_owned(),
             Self::ApiServerKubeletClient => "apiserver-kubelet-client".to_owned(),
             Self::Kubelet { node_name } => format!("kubelet-{node_name}"),
         }

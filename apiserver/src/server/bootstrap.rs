@@ -130,7 +130,7 @@ impl OwnService {
 }
 
 /// Creates an object, or gives it these fields.
-async fn replace(
+pub(super) async fn replace(
     registry: &Registry,
     (group, version, resource): (&str, &str, &str),
     object: Value,
@@ -159,7 +159,7 @@ fn identity() -> Identity {
 }
 
 /// Creates those objects of a kind that are not there; nothing if the kind is not served.
-async fn create_missing(
+pub(super) async fn create_missing(
     registry: &Registry,
     (group, version, resource): (&str, &str, &str),
     objects: Vec<Value>,

@@ -8,6 +8,7 @@
 //! - Every request gets an answer: a panic becomes a 500, a request without end (that is not a stream) a 504.
 
 mod bootstrap;
+mod cluster_dns;
 mod compress;
 mod connect;
 mod duration;
@@ -27,6 +28,7 @@ mod tls;
 mod tunnel;
 mod version;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -90,6 +92,8 @@ pub struct Config {
     pub version: Version,
     /// Where Services draw their IPs and node ports from.
     pub service_ranges: ServiceRanges,
+    /// Where cluster DNS listens: the Service `kube-dns` is made for it. `None`: there is none of our own.
+    pub cluster_dns: Option<SocketAddr>,
 }
 
 impl Config {
@@ -106,6 +110,7 @@ impl Config {
             request_timeout: Duration::from_secs(60),
             version: Version::default(),
             service_ranges: ServiceRanges::default(),
+            cluster_dns: None,
         }
     }
 }
@@ -216,6 +221,9 @@ impl ApiServer {
 
         let own = bootstrap::OwnService::new(&config.service_ranges, &config.external_address);
         bootstrap::run(&registry, own.as_ref()).await.map_err(Error::Bootstrap)?;
+        if let Some(endpoint) = config.cluster_dns {
+            cluster_dns::publish(&registry, &config.service_ranges, endpoint).await;
+        }
         tasks.spawn(aggregate_roles(Arc::clone(&registry), shutdown.clone()));
         tasks.spawn(expiry::run(Arc::clone(&registry), shutdown.clone()));
 

@@ -1,6 +1,6 @@
 //! Settings of the runtime.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -21,6 +21,10 @@ pub struct Config {
     pub service_cidrs: Vec<IpNet>,
     /// Where pods of the host network listen.
     pub node_ip: IpAddr,
+    /// Where cluster DNS is asked; `None`: at the address that pods are told.
+    pub cluster_dns: Option<ClusterDns>,
+    /// The cluster's domain, within which every guest may look names up.
+    pub cluster_domain: String,
     /// HTTP instances at once, of all pods together.
     pub max_http_instances: u32,
     /// HTTP requests at once for one container; more wait.
@@ -37,6 +41,15 @@ pub struct Config {
     pub plain_http: PlainHttp,
 }
 
+/// Where cluster DNS really listens. The Service in front of it has port 53, which an ordinary user's proxy cannot serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClusterDns {
+    /// The name server that pods are told.
+    pub service_ip: IpAddr,
+    /// Where it is asked.
+    pub listen: SocketAddr,
+}
+
 impl Config {
     /// Defaults of the loopback network: pods in 127.64.0.0/16, Services in 127.96.0.0/16.
     pub fn new(root_dir: impl Into<PathBuf>) -> Self {
@@ -47,6 +60,8 @@ impl Config {
             cluster_cidrs: vec![loopback(64)],
             service_cidrs: vec![loopback(96)],
             node_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            cluster_dns: None,
+            cluster_domain: "cluster.local".to_owned(),
             max_http_instances: 1000,
             max_requests_per_container: 1000,
             max_connections_per_container: 4096,

@@ -24,7 +24,7 @@ pub mod image;
 pub mod privileges;
 mod runtime;
 
-pub use config::Config;
+pub use config::{ClusterDns, Config};
 pub use error::Error;
 pub use image::ImageStore;
 pub use runtime::WasmRuntime;

@@ -51,11 +51,13 @@ pub(crate) enum Component {
     Scheduler,
     Controllers,
     Proxy,
+    Dns,
     Kubelet,
 }
 
 impl Component {
-    pub(crate) const ALL: [Self; 4] = [Self::Scheduler, Self::Controllers, Self::Proxy, Self::Kubelet];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Scheduler, Self::Controllers, Self::Proxy, Self::Dns, Self::Kubelet];
 }
 
 impl TestCluster {
@@ -127,6 +129,7 @@ impl TestCluster {
                 .arg("--kubeconfig")
                 .arg(pki.join("proxy.yaml"))
                 .args(["--node-name", NODE_NAME]),
+            Component::Dns => command.arg("dns").arg("--kubeconfig").arg(pki.join("dns.yaml")),
             Component::Kubelet => command
                 .arg("kubelet")
                 .arg("--kubeconfig")
@@ -139,6 +142,7 @@ impl TestCluster {
             Component::Scheduler => None,
             Component::Controllers => Some(Role::Controllers),
             Component::Proxy => Some(Role::Proxy),
+            Component::Dns => Some(Role::Dns),
             Component::Kubelet => Some(Role::Kubelet),
         };
         command.args(role.map(|role| self.site.arguments(role)).unwrap_or_default());

@@ -148,6 +148,8 @@ pub(crate) enum Role {
     Kubelet,
     /// `wherry proxy`.
     Proxy,
+    /// `wherry dns`.
+    Dns,
 }
 
 impl Site {
@@ -203,7 +205,7 @@ impl Site {
                 let pods = format!("--pod-cidr=127.{second_octet}.0.0/17");
                 let services = format!("--service-cidr=127.{second_octet}.128.0/17");
                 match role {
-                    Role::Up | Role::Kubelet => arguments.extend([pods, services, node_ip]),
+                    Role::Up | Role::Kubelet | Role::Dns => arguments.extend([pods, services, node_ip]),
                     Role::ApiServer => arguments.push(services),
                     Role::Proxy => arguments.push(node_ip),
                     Role::Controllers => {}
@@ -216,7 +218,7 @@ impl Site {
                 match role {
                     // The node's address is found.
                     Role::Up => arguments.push(routed),
-                    Role::Kubelet | Role::ApiServer => arguments.extend([routed, node_ip]),
+                    Role::Kubelet | Role::Dns | Role::ApiServer => arguments.extend([routed, node_ip]),
                     Role::Proxy => arguments.extend([routed, node_ip, cluster_cidr]),
                     Role::Controllers => arguments.push(cluster_cidr),
                 }

@@ -56,6 +56,7 @@ fn components(engine: &Engine) -> wasmtime::Result<ComponentLinker<ComponentGues
     let mut linker = ComponentLinker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+    crate::guest::add_to_linker(&mut linker)?;
     Ok(linker)
 }
 

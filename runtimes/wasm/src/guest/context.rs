@@ -1,12 +1,13 @@
 //! What a guest is granted, and the store that holds it.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
+use tokio_util::task::AbortOnDropHandle;
 use wasmtime::component::ResourceTable;
 use wasmtime::{Engine, Store};
 use wasmtime_wasi::p1::WasiP1Ctx;
-use wasmtime_wasi::sockets::SocketAddrUse;
+use wasmtime_wasi::sockets::{SocketAddrUse, WasiSocketsCtxView};
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 use wherry_runtimes::log::Stream;
@@ -14,7 +15,8 @@ use wherry_runtimes::log::Stream;
 use super::log_file::GuestOutput;
 use super::memory::InstanceMemory;
 use super::send::Sending;
-use super::{Arguments, ContainerMemory, GuestMount, LogFile, Outbound, Stdio};
+use super::network::{HeldPorts, PodNetwork, PodSockets, Right};
+use super::{Arguments, ContainerMemory, GuestMount, LogFile, Stdio};
 use crate::code::Program;
 
 /// The largest set of HTTP headers that a guest can build, in bytes. Source: wasmtime's own default.
@@ -31,7 +33,7 @@ const MAX_RANDOM_BYTES: u64 = 1 << 20;
 pub(crate) struct Grants {
     pub(crate) arguments: Arc<Arguments>,
     pub(crate) mounts: Arc<[GuestMount]>,
-    pub(crate) outbound: Arc<Outbound>,
+    pub(crate) network: Arc<PodNetwork>,
     pub(crate) log: Arc<LogFile>,
     pub(crate) memory: Arc<ContainerMemory>,
     pub(crate) stdio: Stdio,
@@ -49,7 +51,24 @@ pub(crate) struct ComponentGuest {
     table: ResourceTable,
     http: WasiHttpCtx,
     sending: Sending,
+    held_ports: HeldPorts,
     memory: InstanceMemory,
+}
+
+impl ComponentGuest {
+    /// The instance's sockets on its pod's network.
+    pub(crate) fn pod_sockets(&mut self) -> PodSockets<'_> {
+        PodSockets {
+            inner: WasiSocketsCtxView { ctx: self.wasi.sockets(), table: &mut self.table },
+            network: &self.sending.network,
+            held: &mut self.held_ports,
+        }
+    }
+
+    /// Where the container's lines go.
+    pub(crate) fn log(&self) -> Arc<LogFile> {
+        Arc::clone(&self.sending.log)
+    }
 }
 
 impl WasiView for ComponentGuest {
@@ -98,7 +117,8 @@ impl Grants {
             wasi: self.context(sockets)?.build(),
             table,
             http,
-            sending: Sending { outbound: Arc::clone(&self.outbound), log: Arc::clone(&self.log) },
+            sending: Sending { network: Arc::clone(&self.network), log: Arc::clone(&self.log) },
+            held_ports: HeldPorts::default(),
             memory,
         };
         let mut store = Store::new(engine, guest);
@@ -131,15 +151,13 @@ impl Grants {
                 .map_err(|error| error.context(what()))?;
         }
         if sockets == Sockets::AsGranted {
-            let outbound = Arc::clone(&self.outbound);
-            let log = Arc::clone(&self.log);
-            builder
-                .allow_tcp(true)
-                .allow_udp(true)
-                .allow_ip_name_lookup(outbound.may_resolve())
-                .socket_addr_check(move |address, usage| {
-                    Box::pin(socket_allowed(Arc::clone(&outbound), Arc::clone(&log), address, usage))
-                });
+            let (network, log) = (Arc::clone(&self.network), Arc::clone(&self.log));
+            // Names are looked up by the pod's own resolver; WASI's would be the machine's.
+            builder.allow_tcp(true).allow_udp(true).allow_ip_name_lookup(false).socket_addr_check(
+                move |address, usage| {
+                    Box::pin(socket_allowed(Arc::clone(&network), Arc::clone(&log), address, usage))
+                },
+            );
         }
         Ok(builder)
     }
@@ -155,24 +173,18 @@ pub(crate) enum Sockets {
 }
 
 async fn socket_allowed(
-    outbound: Arc<Outbound>,
+    network: Arc<PodNetwork>,
     log: Arc<LogFile>,
     address: SocketAddr,
     usage: SocketAddrUse,
 ) -> bool {
-    let allowed = match outbound.socket_use(address, usage) {
-        Some(decided) => decided,
-        None => {
-            // The guest looked a granted name up itself: the address is good if the name leads there.
-            let names = outbound.names_for(address.port());
-            let lookup = tokio::task::spawn_blocking(move || {
-                names.iter().any(|name| {
-                    (name.as_str(), address.port())
-                        .to_socket_addrs()
-                        .is_ok_and(|mut a| a.any(|a| a == address))
-                })
-            });
-            lookup.await.unwrap_or(false)
+    let allowed = match network.socket_use(address, usage) {
+        Right::Granted => true,
+        Right::Denied => false,
+        // The guest looked a granted name up long ago, or elsewhere: the address is good if the name leads there now.
+        Right::IfNamed(names) => {
+            let lookup = tokio::spawn(async move { network.leads_to(names, address).await });
+            AbortOnDropHandle::new(lookup).await.unwrap_or(false)
         }
     };
     if !allowed {

@@ -1,14 +1,16 @@
-//! Where a guest may connect to, and where it may listen.
+//! Where a guest may connect to, by address and by name.
 //!
-//! Granted: the cluster's Service addresses, always; and what the pod's annotation `wherry.dev/allowed-outbound-hosts`
-//! lists: `host`, `host:port`, `*.example.com`, `*.example.com:443`, an IP address, an IP range, or `*`. Loopback,
-//! link-local and other addresses of the machine itself are never reached by name or by `*`: in loopback mode
-//! 127.0.0.0/8 is the host's, and a guest's own loopback is private. Pods are reached by listing their address or range.
+//! Granted: the cluster's Services, always, by address and by name; and what the pod's annotation
+//! `wherry.dev/allowed-outbound-hosts` lists: `host`, `host:port`, `*.example.com`, `*.example.com:443`, an IP address, an
+//! IP range, or `*`. Loopback, link-local and other addresses of the machine itself are never reached by name or by `*`:
+//! in loopback mode 127.0.0.0/8 is the host's, and a guest's own loopback is private. Pods are reached by listing their
+//! address or range, or by the name of a headless Service that leads to them.
 
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
-use wasmtime_wasi::sockets::SocketAddrUse;
+
+use crate::Config;
 
 /// The annotation on the pod.
 pub(crate) const ALLOWED_HOSTS: &str = "wherry.dev/allowed-outbound-hosts";
@@ -24,6 +26,10 @@ pub(crate) struct Outbound {
     /// Where pods are. Inside loopback, this is the only part besides Services that can be granted.
     pod_cidrs: Vec<IpNet>,
     pod_ip: Option<IpAddr>,
+    /// The node's own address: reached only when it is listed as such.
+    node_ip: Option<IpAddr>,
+    /// In lower case, without dots at its ends.
+    cluster_domain: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,8 +101,7 @@ impl Outbound {
     /// typing mistake must not pass for a grant that was never asked for.
     pub(crate) fn parse(
         allowed_hosts: Option<&str>,
-        service_cidrs: &[IpNet],
-        pod_cidrs: &[IpNet],
+        config: &Config,
         pod_ip: Option<IpAddr>,
     ) -> Result<Self, String> {
         let mut patterns = Vec::new();
@@ -108,16 +113,39 @@ impl Outbound {
         if patterns.len() > MAX_PATTERNS {
             return Err(format!("annotation {ALLOWED_HOSTS}: more than {MAX_PATTERNS} hosts"));
         }
-        Ok(Self { patterns, service_cidrs: service_cidrs.to_vec(), pod_cidrs: pod_cidrs.to_vec(), pod_ip })
+        Ok(Self {
+            patterns,
+            service_cidrs: config.service_cidrs.clone(),
+            pod_cidrs: config.cluster_cidrs.clone(),
+            pod_ip,
+            node_ip: Some(config.node_ip),
+            cluster_domain: config.cluster_domain.trim_matches('.').to_ascii_lowercase(),
+        })
     }
 
-    /// Whether any name may be looked up: without a grant by name there is no use for it.
-    pub(crate) fn may_resolve(&self) -> bool {
-        self.patterns.iter().any(|pattern| !matches!(pattern.host, Host::Range(_)))
+    /// Whether the name may be looked up: those of the cluster, and those that are granted for any port. Others would be a
+    /// way out by themselves.
+    pub(crate) fn may_resolve(&self, name: &str) -> bool {
+        let name = name.trim_end_matches('.').to_ascii_lowercase();
+        is_within(&name, &self.cluster_domain)
+            || self.patterns.iter().any(|pattern| match &pattern.host {
+                Host::Range(_) => false,
+                _ => pattern.matches_name(&name, pattern.port.unwrap_or_default()),
+            })
     }
 
-    /// Whether requests to this host may be made at all; each address is checked again by [`Self::may_connect_as`].
-    pub(crate) fn may_name(&self, name: &str, port: u16) -> bool {
+    /// Whether anything but the cluster may be reached.
+    pub(crate) fn reaches_outside(&self) -> bool {
+        !self.patterns.is_empty()
+    }
+
+    /// Whether the address is a pod's or a Service's.
+    pub(crate) fn is_of_the_cluster(&self, ip: IpAddr) -> bool {
+        contains(&self.pod_cidrs, ip) || contains(&self.service_cidrs, ip)
+    }
+
+    /// Whether the name is granted for this port.
+    fn may_name(&self, name: &str, port: u16) -> bool {
         self.patterns.iter().any(|pattern| pattern.matches_name(name, port))
     }
 
@@ -134,19 +162,26 @@ impl Outbound {
             .iter()
             .any(|p| p.host == Host::Any && p.port.is_none_or(|port| port == address.port()));
         let is_pod = contains(&self.pod_cidrs, ip);
-        (listed && (is_pod || !is_of_the_machine(ip))) || (any && is_outside(ip) && !is_pod)
+        (listed && (is_pod || !is_of_the_machine(ip))) || (any && self.is_outside(ip))
     }
 
-    /// Whether a connection may be made to an address that a granted name led to.
+    /// Whether a connection may be made to an address that this name has led to. A name of a Service leads to its pods,
+    /// and no farther than other names do.
     pub(crate) fn may_connect_as(&self, name: &str, address: SocketAddr) -> bool {
         let ip = address.ip().to_canonical();
-        let by_name = self.may_name(name, address.port()) && is_outside(ip) && !contains(&self.pod_cidrs, ip);
-        by_name || self.may_connect(address)
+        let of_service = contains(&self.pod_cidrs, ip)
+            && is_within(name, &self.cluster_domain)
+            && is_within(name, &format!("svc.{}", self.cluster_domain));
+        let by_name = self.may_name(name, address.port()) && self.is_outside(ip);
+        of_service || by_name || self.may_connect(address)
     }
 
-    /// Names that are granted for this port, for checking an address that a guest resolved itself.
-    pub(crate) fn names_for(&self, port: u16) -> Vec<String> {
-        let named = self.patterns.iter().filter(|p| p.port.is_none_or(|wanted| wanted == port));
+    /// Granted names that may lead to the address, for one that a guest has found out by itself.
+    pub(crate) fn names_for(&self, address: SocketAddr) -> Vec<String> {
+        if !self.is_outside(address.ip().to_canonical()) {
+            return Vec::new();
+        }
+        let named = self.patterns.iter().filter(|p| p.port.is_none_or(|wanted| wanted == address.port()));
         named
             .filter_map(|p| match &p.host {
                 Host::Name(name) => Some(name.clone()),
@@ -155,31 +190,15 @@ impl Outbound {
             .collect()
     }
 
-    /// Whether a socket of a command guest may be used so; `None`: only if a granted name leads to the address.
-    pub(crate) fn socket_use(&self, address: SocketAddr, usage: SocketAddrUse) -> Option<bool> {
-        match usage {
-            // Outgoing connections bind the wildcard address implicitly; listening on it is refused below.
-            SocketAddrUse::TcpBind | SocketAddrUse::UdpBind => {
-                let implicit = address.ip().is_unspecified() && address.port() == 0;
-                Some(implicit || self.pod_ip == Some(address.ip()))
-            }
-            SocketAddrUse::TcpListen => Some(self.pod_ip == Some(address.ip())),
-            // Whoever could reach the socket may: NetworkPolicy is not the guest's business.
-            SocketAddrUse::TcpAccept | SocketAddrUse::UdpReceive => Some(true),
-            SocketAddrUse::TcpConnect | SocketAddrUse::UdpSend => {
-                if self.may_connect(address) {
-                    Some(true)
-                } else if is_outside(address.ip().to_canonical())
-                    && !contains(&self.pod_cidrs, address.ip().to_canonical())
-                    && !self.names_for(address.port()).is_empty()
-                {
-                    None
-                } else {
-                    Some(false)
-                }
-            }
-        }
+    /// Neither the machine's, nor the node's, nor a pod's.
+    fn is_outside(&self, ip: IpAddr) -> bool {
+        !is_of_the_machine(ip) && Some(ip) != self.node_ip && !contains(&self.pod_cidrs, ip)
     }
+}
+
+/// Whether the name is the domain or below it.
+fn is_within(name: &str, domain: &str) -> bool {
+    name == domain || name.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'))
 }
 
 fn contains(ranges: &[IpNet], ip: IpAddr) -> bool {
@@ -202,23 +221,22 @@ fn is_of_the_machine(ip: IpAddr) -> bool {
     }
 }
 
-fn is_outside(ip: IpAddr) -> bool {
-    !is_of_the_machine(ip)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn config(pods: &str, services: &str) -> Config {
+        Config {
+            cluster_cidrs: vec![pods.parse().unwrap()],
+            service_cidrs: vec![services.parse().unwrap()],
+            node_ip: "192.0.2.7".parse().unwrap(),
+            ..Config::new("/nonexistent")
+        }
+    }
+
     fn outbound(allowed: &str) -> Outbound {
-        let net = |text: &str| text.parse::<IpNet>().unwrap();
-        Outbound::parse(
-            Some(allowed),
-            &[net("127.96.0.0/16")],
-            &[net("127.64.0.0/16")],
-            Some("127.64.0.5".parse().unwrap()),
-        )
-        .unwrap()
+        let config = config("127.64.0.0/16", "127.96.0.0/16");
+        Outbound::parse(Some(allowed), &config, Some("127.64.0.5".parse().unwrap())).unwrap()
     }
 
     #[test]
@@ -244,6 +262,9 @@ mod tests {
             ("*", "93.184.216.34:443", true),
             ("*:443", "93.184.216.34:80", false),
             ("0.0.0.0/0", "0.0.0.0:80", false),
+            // The node's own address is nobody's guess.
+            ("*", "192.0.2.7:6443", false),
+            ("192.0.2.7:30080", "192.0.2.7:30080", true),
         ] {
             assert_eq!(
                 outbound(allowed).may_connect(address.parse().unwrap()),
@@ -254,15 +275,45 @@ mod tests {
     }
 
     #[test]
-    fn pods_outside_loopback_are_not_reached_by_name_or_by_the_wildcard() {
-        let net = |text: &str| text.parse::<IpNet>().unwrap();
-        let pods = [net("10.1.0.0/16")];
-        let outbound = |allowed| Outbound::parse(Some(allowed), &[], &pods, None).unwrap();
+    fn pods_are_reached_by_address_or_by_the_name_of_a_service_only() {
+        let config = config("10.1.0.0/16", "10.2.0.0/16");
+        let outbound = |allowed| Outbound::parse(Some(allowed), &config, None).unwrap();
         let pod = "10.1.2.3:80".parse().unwrap();
         assert!(!outbound("*").may_connect(pod));
         assert!(!outbound("a.example").may_connect_as("a.example", pod));
-        assert_eq!(outbound("a.example").socket_use(pod, SocketAddrUse::TcpConnect), Some(false));
+        assert!(outbound("a.example").names_for(pod).is_empty());
         assert!(outbound("10.1.2.3").may_connect(pod));
+        for (name, address, expected) in [
+            ("db.ns.svc.cluster.local", "10.1.2.3:80", true),
+            ("db-0.db.ns.svc.cluster.local", "10.1.2.3:80", true),
+            // The address itself, written as a name.
+            ("10-1-2-3.ns.pod.cluster.local", "10.1.2.3:80", false),
+            ("db.ns.svc.cluster.local.example", "10.1.2.3:80", false),
+            // A Service of type ExternalName grants nothing.
+            ("out.ns.svc.cluster.local", "93.184.216.34:80", false),
+            ("out.ns.svc.cluster.local", "192.0.2.7:80", false),
+        ] {
+            let address = address.parse().unwrap();
+            assert_eq!(outbound("").may_connect_as(name, address), expected, "{name} {address}");
+        }
+    }
+
+    #[test]
+    fn names_of_the_cluster_and_granted_ones_are_looked_up() {
+        for (allowed, name, expected) in [
+            ("", "db.ns.svc.cluster.local", true),
+            ("", "DB.ns.svc.Cluster.Local.", true),
+            ("", "example.com", false),
+            ("", "cluster.local.example.com", false),
+            ("", "xcluster.local", false),
+            ("example.com:443", "example.com", true),
+            ("*.example.com", "a.example.com", true),
+            ("*.example.com", "example.com", false),
+            ("10.0.0.0/8", "example.com", false),
+            ("*", "example.com", true),
+        ] {
+            assert_eq!(outbound(allowed).may_resolve(name), expected, "{allowed:?} {name}");
+        }
     }
 
     #[test]
@@ -292,30 +343,10 @@ mod tests {
     }
 
     #[test]
-    fn sockets_listen_on_the_pod_address_only() {
-        let outbound = outbound("db.example.com:5432");
-        for (usage, address, expected) in [
-            (SocketAddrUse::TcpBind, "0.0.0.0:0", Some(true)),
-            (SocketAddrUse::TcpBind, "0.0.0.0:8080", Some(false)),
-            (SocketAddrUse::TcpBind, "127.0.0.1:8080", Some(false)),
-            (SocketAddrUse::TcpBind, "127.64.0.5:8080", Some(true)),
-            (SocketAddrUse::TcpListen, "0.0.0.0:0", Some(false)),
-            (SocketAddrUse::TcpListen, "127.64.0.5:8080", Some(true)),
-            (SocketAddrUse::UdpBind, "127.64.0.6:53", Some(false)),
-            (SocketAddrUse::TcpConnect, "127.96.0.1:443", Some(true)),
-            (SocketAddrUse::TcpConnect, "93.184.216.34:5432", None),
-            (SocketAddrUse::TcpConnect, "93.184.216.34:80", Some(false)),
-            (SocketAddrUse::TcpConnect, "127.0.0.1:5432", Some(false)),
-        ] {
-            assert_eq!(outbound.socket_use(address.parse().unwrap(), usage), expected, "{usage:?} {address}");
-        }
-    }
-
-    #[test]
     fn mistakes_in_the_annotation_are_errors() {
         for bad in ["a b", "host:port", "http://x", "*example.com", "x:99999", "[zz]:1", "a,,b c"] {
-            assert!(Outbound::parse(Some(bad), &[], &[], None).is_err(), "{bad}");
+            assert!(Outbound::parse(Some(bad), &Config::new("/nonexistent"), None).is_err(), "{bad}");
         }
-        assert!(Outbound::parse(Some(" , a.example , "), &[], &[], None).is_ok());
+        assert!(Outbound::parse(Some(" , a.example , "), &Config::new("/nonexistent"), None).is_ok());
     }
 }

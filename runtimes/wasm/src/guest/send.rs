@@ -1,7 +1,6 @@
 //! Outgoing HTTP requests of guests: only where the pod may, checked on the address that is really connected to.
 
 use std::future::Future;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,18 +8,18 @@ use http::uri::{Authority, Scheme};
 use http_body_util::BodyExt;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use wasmtime_wasi_http::io::TokioIo;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
-use super::{LogFile, Outbound};
+use super::LogFile;
+use super::network::{DialError, LookupError, PodNetwork};
 
 /// How long a guest may wait where it sets no time itself.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The hooks of one instance.
 pub(crate) struct Sending {
-    pub(crate) outbound: Arc<Outbound>,
+    pub(crate) network: Arc<PodNetwork>,
     pub(crate) log: Arc<LogFile>,
 }
 
@@ -34,10 +33,10 @@ impl WasiHttpHooks for Sending {
         options: Option<RequestOptions>,
         _: Transmission,
     ) -> Box<dyn Future<Output = Sent> + Send> {
-        let (outbound, log) = (Arc::clone(&self.outbound), Arc::clone(&self.log));
+        let (network, log) = (Arc::clone(&self.network), Arc::clone(&self.log));
         Box::new(async move {
             let options = options.unwrap_or_default();
-            send(request, options, &outbound, &log).await
+            send(request, options, &network, &log).await
         })
     }
 }
@@ -45,12 +44,12 @@ impl WasiHttpHooks for Sending {
 async fn send(
     mut request: http::Request<WasiBody>,
     options: RequestOptions,
-    outbound: &Outbound,
+    network: &PodNetwork,
     log: &LogFile,
 ) -> Sent {
     let authority = request.uri().authority().cloned().ok_or(Error::HttpRequestUriInvalid)?;
     let tls = request.uri().scheme() == Some(&Scheme::HTTPS);
-    let connect = connect(&authority, tls, outbound, log);
+    let connect = connect(&authority, tls, network, log);
     let stream = tokio::time::timeout(options.connect_timeout.unwrap_or(DEFAULT_TIMEOUT), connect)
         .await
         .map_err(|_| Error::ConnectionTimeout)??;
@@ -89,43 +88,25 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 async fn connect(
     authority: &Authority,
     tls: bool,
-    outbound: &Outbound,
+    network: &PodNetwork,
     log: &LogFile,
 ) -> Result<Box<dyn Stream>, Error> {
     let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
     let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-    let refuse = |what: &str| {
-        log.line(&format!(
-            "request to {authority} refused: {what} (grant it with the pod annotation {})",
-            super::outbound::ALLOWED_HOSTS
-        ));
-        Error::HttpRequestDenied
-    };
-    let addresses: Vec<SocketAddr> = match host.parse::<IpAddr>() {
-        Ok(ip) => {
-            let address = SocketAddr::new(ip, port);
-            if !outbound.may_connect(address) {
-                return Err(refuse("the address is not among the allowed outbound hosts"));
-            }
-            vec![address]
+    let stream = network.connect(host, port).await.map_err(|error| match error {
+        DialError::NotGranted(what) => {
+            log.line(&format!(
+                "request to {authority} refused: {what} (grant it with the pod annotation {})",
+                super::outbound::ALLOWED_HOSTS
+            ));
+            Error::HttpRequestDenied
         }
-        Err(_) => {
-            if !outbound.may_name(host, port) {
-                return Err(refuse("the host is not among the allowed outbound hosts"));
-            }
-            let found = tokio::net::lookup_host((host, port)).await.map_err(|_| Error::DnsError {
-                rcode: Some("address not available".to_owned()),
-                info_code: None,
-            })?;
-            let allowed: Vec<SocketAddr> = found.filter(|a| outbound.may_connect_as(host, *a)).collect();
-            if allowed.is_empty() {
-                return Err(refuse("the host leads to no address that the pod may reach"));
-            }
-            allowed
+        DialError::Lookup(LookupError::Unavailable) => Error::DnsTimeout,
+        DialError::Lookup(_) => {
+            Error::DnsError { rcode: Some("address not available".to_owned()), info_code: None }
         }
-    };
-    // The checked addresses themselves are connected to, so a name cannot lead elsewhere meanwhile.
-    let stream = TcpStream::connect(addresses.as_slice()).await.map_err(Error::Connect)?;
+        DialError::Connect(error) => Error::Connect(error),
+    })?;
     let _ = stream.set_nodelay(true);
     if !tls {
         return Ok(Box::new(stream));

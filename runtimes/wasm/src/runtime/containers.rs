@@ -126,7 +126,7 @@ impl Inner {
     pub(super) fn start(self: &Arc<Self>, id: &str) -> Result<()> {
         let handle = self.guests.handle().cloned();
         let handle = handle.ok_or_else(|| Error::Unavailable("the runtime is stopping".to_owned()))?;
-        let (live, listen_ip, outbound, mappings, hostname) = {
+        let (live, network, mappings, hostname) = {
             let state = self.state();
             let container = state.container(id)?;
             let live = startable(id, container)?;
@@ -135,7 +135,7 @@ impl Inner {
                 Some(of_sandbox) if sandbox.status.state == PodSandboxState::Ready => {
                     let mappings = of_sandbox.config.port_mappings.clone();
                     let hostname = of_sandbox.config.hostname.clone();
-                    (live, of_sandbox.listen_ip, Arc::clone(&of_sandbox.outbound), mappings, hostname)
+                    (live, Arc::clone(&of_sandbox.network), mappings, hostname)
                 }
                 _ => {
                     let sandbox = &container.pod_sandbox_id;
@@ -143,12 +143,15 @@ impl Inner {
                 }
             }
         };
+        if let Some(mount) = live.config.mounts.iter().find(|mount| mount.container_path == "/etc/hosts") {
+            network.use_hosts_file(Path::new(&mount.host_path));
+        }
         let arguments = arguments(&live.image, &live.config, &hostname);
         let work = match live.program.as_ref() {
             Program::Module(_) | Program::Command(_) => Work::Command,
             Program::Http(_) => {
                 let port = http_port(&live.config.annotations, &mappings, &arguments.env);
-                let address = SocketAddr::new(listen_ip, port);
+                let address = SocketAddr::new(network.listen_ip(), port);
                 let listener = listen(&handle, address)?;
                 Work::Http(listener, address)
             }
@@ -157,7 +160,7 @@ impl Inner {
         let grants = Grants {
             arguments: Arc::new(arguments),
             mounts: live.mounts.directories.clone().into(),
-            outbound,
+            network,
             log: Arc::clone(&live.log),
             memory: Arc::clone(&live.memory),
             stdio: live.stdio.clone(),

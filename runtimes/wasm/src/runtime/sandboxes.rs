@@ -11,7 +11,7 @@ use wherry_runtimes::{
 
 use super::state::{LiveSandbox, Sandbox};
 use super::{HANDLERS, Inner};
-use crate::guest::{ALLOWED_HOSTS, Outbound};
+use crate::guest::PodNetwork;
 
 /// Label of a sandbox that is to borrow the network of another: the id of that one.
 const SANDBOX_OF: &str = "wherry.dev/sandbox-of";
@@ -43,8 +43,10 @@ impl Inner {
             })?;
             (Some(ip), IpAddr::V4(ip))
         };
-        let made = self.make_sandbox(&id, config, runtime_handler, listen_ip, ip.is_some());
-        let inserted = made.and_then(|sandbox| {
+        let range = state.addresses.range();
+        let network = PodNetwork::new(&self.config, config, listen_ip, ip.is_some(), range);
+        let inserted = network.map_err(Error::InvalidArgument).and_then(|network| {
+            let sandbox = self.make_sandbox(&id, config, runtime_handler, network);
             let status = sandbox.status.clone();
             state.insert_sandbox(sandbox).map(|()| status)
         });
@@ -69,24 +71,16 @@ impl Inner {
         id: &str,
         config: &PodSandboxConfig,
         runtime_handler: &str,
-        listen_ip: IpAddr,
-        has_own_ip: bool,
-    ) -> Result<Sandbox> {
-        let outbound = Outbound::parse(
-            config.annotations.get(ALLOWED_HOSTS).map(String::as_str),
-            &self.config.service_cidrs,
-            &self.config.cluster_cidrs,
-            has_own_ip.then_some(listen_ip),
-        );
-        let outbound = outbound.map_err(Error::InvalidArgument)?;
-        Ok(Sandbox {
+        network: PodNetwork,
+    ) -> Sandbox {
+        Sandbox {
             status: PodSandboxStatus {
                 id: id.to_owned(),
                 metadata: config.metadata.clone(),
                 state: PodSandboxState::Ready,
                 created_at: self.now(),
-                network: has_own_ip.then(|| PodSandboxNetworkStatus {
-                    ip: listen_ip.to_string(),
+                network: network.own_ip().map(|ip| PodSandboxNetworkStatus {
+                    ip: ip.to_string(),
                     additional_ips: Vec::new(),
                 }),
                 linux: None,
@@ -97,10 +91,9 @@ impl Inner {
             containers: Default::default(),
             live: Some(LiveSandbox {
                 config: Arc::new(config.clone()),
-                outbound: Arc::new(outbound),
-                listen_ip,
+                network: Arc::new(network),
             }),
-        })
+        }
     }
 
     /// Kills the containers, waits for their end, and gives the address back. Again, or without the sandbox: nothing.

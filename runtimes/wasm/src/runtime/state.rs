@@ -1,7 +1,6 @@
 //! What the runtime knows: sandboxes, containers, addresses.
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
 use tokio::io::DuplexStream;
@@ -13,7 +12,7 @@ use wherry_runtimes::{
 
 use crate::addresses::Addresses;
 use crate::code::Program;
-use crate::guest::{ContainerMemory, Cpu, Grants, LogFile, Mounts, Outbound, Stdio};
+use crate::guest::{ContainerMemory, Cpu, Grants, LogFile, Mounts, PodNetwork, Stdio};
 use crate::image::ImageRecord;
 
 #[derive(Default)]
@@ -33,9 +32,8 @@ pub(super) struct Sandbox {
 
 pub(super) struct LiveSandbox {
     pub(super) config: Arc<PodSandboxConfig>,
-    pub(super) outbound: Arc<Outbound>,
-    /// Where its containers listen: the pod's address, or the node's for a pod of the host network.
-    pub(super) listen_ip: IpAddr,
+    /// Where its containers listen, and what they may reach.
+    pub(super) network: Arc<PodNetwork>,
 }
 
 pub(super) struct Container {

@@ -151,16 +151,18 @@ async fn only_granted_hosts_are_reached() {
     let (bare, id) = served(&fixture, &[]).await;
     let to_target = format!("/get?{}:8080/there", target.ip);
     assert_eq!(get(&granted, &to_target).await.1, "200: hello from /there\n\n");
-    for (pod, path) in [
-        (&bare, to_target.clone()),
-        (&granted, format!("/get?{private}/")),
-        (&granted, format!("/get?localhost:{}/", private.port())),
-        (&bare, format!("/get?{private}/")),
-        (&bare, "/get?example.com/".to_owned()),
+    for (pod, path, refused) in [
+        (&bare, to_target.clone(), "HttpRequestDenied"),
+        // Its own loopback, on which nobody listens.
+        (&granted, format!("/get?{private}/"), "ConnectionRefused"),
+        (&granted, format!("/get?localhost:{}/", private.port()), "ConnectionRefused"),
+        (&bare, format!("/get?{private}/"), "ConnectionRefused"),
+        (&bare, "/get?example.com/".to_owned(), "HttpRequestDenied"),
     ] {
         let answer = get(pod, &path).await.1;
-        assert!(answer.contains("HttpRequestDenied"), "{path}: {answer}");
+        assert!(answer.contains(refused), "{path}: {answer}");
     }
+    assert_eq!(get(&bare, "/get?127.0.0.1:8080/own").await.1, "200: hello from /own\n\n");
     // Service addresses need no grant: nobody listens there now, and that is what the guest is told.
     let answer = get(&bare, "/get?127.71.0.1:80/").await.1;
     assert!(answer.contains("Connection"), "{answer}");
