@@ -75,7 +75,7 @@ pub enum Controller {
 
 impl Controller {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::ServiceAccount,
         Self::RootCa,
         Self::NodeIpam,
