@@ -12,7 +12,9 @@ use wherry_client::backoff::Backoff;
 use crate::error::{Chain, Error};
 use crate::{Context, Controller};
 use crate::{
-    deployment, disruption, endpoint_slice, endpoints, ephemeral_volume, garbage_collector, local_path, namespace, node_ipam, node_lifecycle, persistent_volume, pod_gc, replica_set, root_ca, service_account, service_load_balancer, storage_protection,
+    deployment, disruption, endpoint_slice, endpoints, ephemeral_volume, garbage_collector, local_path,
+    namespace, node_ipam, node_lifecycle, persistent_volume, pod_gc, replica_set, root_ca, service_account,
+    service_load_balancer, storage_protection,
 };
 
 /// The first pause before a controller is started again.

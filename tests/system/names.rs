@@ -93,10 +93,26 @@ fn every_name_of_the_cluster_is_answered_to_a_real_resolver() {
     let echo = address(&cluster, "echo", "default");
     let kubernetes = address(&cluster, "kubernetes", "default");
     let dashed = pod.to_string().replace('.', "-");
-    let slices = cluster.ok(&["get", "endpointslice", "kube-dns", "-n", "kube-system", "-o", "jsonpath={.ports[*].port}"]);
+    let slices = cluster.ok(&[
+        "get",
+        "endpointslice",
+        "kube-dns",
+        "-n",
+        "kube-system",
+        "-o",
+        "jsonpath={.ports[*].port}",
+    ]);
     assert_eq!(slices, "10053 10053");
     let server: IpAddr = cluster
-        .ok(&["get", "endpointslice", "kube-dns", "-n", "kube-system", "-o", "jsonpath={.endpoints[0].addresses[0]}"])
+        .ok(&[
+            "get",
+            "endpointslice",
+            "kube-dns",
+            "-n",
+            "kube-system",
+            "-o",
+            "jsonpath={.endpoints[0].addresses[0]}",
+        ])
         .parse()
         .unwrap();
     // The server itself, and (as root, who may listen there) the Service that pods know.
@@ -213,7 +229,10 @@ fn guests_find_services_by_short_names_and_reach_them_and_nothing_of_the_machine
     }
 
     // The same by wasi:http.
-    cluster.pod("function", r#"{"containers": [{"name": "c", "image": "test/http:v1", "ports": [{"containerPort": 8080}]}]}"#);
+    cluster.pod(
+        "function",
+        r#"{"containers": [{"name": "c", "image": "test/http:v1", "ports": [{"containerPort": 8080}]}]}"#,
+    );
     cluster.apply(
         r#"{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "other", "labels": {"app": "other"}},
             "spec": {"runtimeClassName": "wasmtime", "containers": [
@@ -259,8 +278,12 @@ fn guests_of_a_pod_share_a_loopback_that_is_nobody_elses() {
     });
     for expected in [
         format!("connect=127.0.0.1:7000: connected to {ip}:7000, which says hello to {ip} from {ip}:7000"),
-        format!("connect=127.0.0.1:7001: connected to 127.0.0.1:7001, which says hello to {ip} from 127.0.0.1:7001"),
-        format!("connect=localhost:7001: connected to 127.0.0.1:7001, which says hello to {ip} from 127.0.0.1:7001"),
+        format!(
+            "connect=127.0.0.1:7001: connected to 127.0.0.1:7001, which says hello to {ip} from 127.0.0.1:7001"
+        ),
+        format!(
+            "connect=localhost:7001: connected to 127.0.0.1:7001, which says hello to {ip} from 127.0.0.1:7001"
+        ),
         "ask=127.0.0.1:7002: 127.0.0.1:7002 says hello back".to_owned(),
         "connect=127.0.0.1:7003: error connection-refused".to_owned(),
     ] {
@@ -284,7 +307,13 @@ fn load_balancers_get_addresses_of_the_range_and_give_them_back() {
         ));
     };
     let ingress = |name: &str| {
-        cluster.ok(&["get", "service", name, "-o", "jsonpath={.status.loadBalancer.ingress[*].ip} {.metadata.finalizers[*]}"])
+        cluster.ok(&[
+            "get",
+            "service",
+            name,
+            "-o",
+            "jsonpath={.status.loadBalancer.ingress[*].ip} {.metadata.finalizers[*]}",
+        ])
     };
     let wait = |name: &str, expected: &str| {
         eventually(&format!("the address of {name}"), || {
@@ -299,12 +328,21 @@ fn load_balancers_get_addresses_of_the_range_and_give_them_back() {
     wait("two", &format!("127.99.0.9 {FINALIZER}"));
     balancer("three", "");
     balancer("foreign", r#", "loadBalancerClass": "example.com/other""#);
-    cluster.wait_events("three", &["Warning SyncLoadBalancerFailed Error syncing load balancer: --load-balancer-cidr"]);
+    cluster.wait_events(
+        "three",
+        &["Warning SyncLoadBalancerFailed Error syncing load balancer: --load-balancer-cidr"],
+    );
     cluster.wait_events("one", &["Normal EnsuringLoadBalancer", "Normal EnsuredLoadBalancer"]);
     assert_eq!(ingress("three").trim(), "");
     assert_eq!(ingress("foreign").trim(), "");
 
-    cluster.ok(&["patch", "service", "one", "-p", r#"{"spec": {"type": "ClusterIP", "loadBalancerIP": null}}"#]);
+    cluster.ok(&[
+        "patch",
+        "service",
+        "one",
+        "-p",
+        r#"{"spec": {"type": "ClusterIP", "loadBalancerIP": null}}"#,
+    ]);
     wait("one", "");
     cluster.ok(&["delete", "service", "two", "--wait", "--timeout=30s"]);
     wait("three", &format!("127.99.0.9 {FINALIZER}"));

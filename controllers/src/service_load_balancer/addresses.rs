@@ -30,12 +30,7 @@ impl Addresses {
     }
 
     /// The address of a Service: the one it has if that is still right, the one asked for, or any.
-    pub(super) fn take(
-        &mut self,
-        uid: &str,
-        asked: Option<IpAddr>,
-        range: IpNet,
-    ) -> Result<IpAddr, Refused> {
+    pub(super) fn take(&mut self, uid: &str, asked: Option<IpAddr>, range: IpNet) -> Result<IpAddr, Refused> {
         if let Some(has) = self.held.get(uid).copied()
             && range.contains(&has)
             && asked.is_none_or(|asked| asked == has)

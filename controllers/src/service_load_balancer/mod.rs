@@ -11,7 +11,8 @@ use k8s_openapi::api::core::v1::Service;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 use wherry_client::{
-    Change, EventRecorder, Informer, Lifecycle, ObjectKey, WorkQueue, events::EventType, is_not_found, object_ref,
+    Change, EventRecorder, Informer, Lifecycle, ObjectKey, WorkQueue, events::EventType, is_not_found,
+    object_ref,
 };
 
 use crate::Context;

@@ -166,10 +166,7 @@ mod tests {
         let Plan::Pending(reason) = plan(&balancer, None, &mut addresses) else { panic!("not pending") };
         assert!(reason.contains("--load-balancer-cidr"), "{reason}");
         let tiny: IpNet = "10.7.0.1/32".parse().unwrap();
-        assert_eq!(
-            plan(&balancer, Some(tiny), &mut addresses),
-            Plan::Assign("10.7.0.1".parse().unwrap())
-        );
+        assert_eq!(plan(&balancer, Some(tiny), &mut addresses), Plan::Assign("10.7.0.1".parse().unwrap()));
         let next = service("b", serde_json::json!({"type": "LoadBalancer"}), None, false);
         let Plan::Pending(reason) = plan(&next, Some(tiny), &mut addresses) else { panic!("not pending") };
         assert!(reason.contains("no free address"), "{reason}");
@@ -186,7 +183,10 @@ mod tests {
         let one: Option<IpNet> = Some("10.7.0.1/32".parse().unwrap());
         let balancer = serde_json::json!({"type": "LoadBalancer"});
         let cluster = serde_json::json!({"type": "ClusterIP"});
-        assert!(matches!(plan(&service("a", balancer.clone(), None, false), one, &mut addresses), Plan::Assign(_)));
+        assert!(matches!(
+            plan(&service("a", balancer.clone(), None, false), one, &mut addresses),
+            Plan::Assign(_)
+        ));
         let mut deleted = service("a", balancer.clone(), Some("10.7.0.1"), true);
         deleted.metadata.deletion_timestamp = serde_json::from_str("\"2026-01-01T00:00:00Z\"").unwrap();
         assert_eq!(plan(&deleted, one, &mut addresses), Plan::CleanUp);

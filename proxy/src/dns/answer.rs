@@ -122,10 +122,7 @@ impl Zone {
                     return Answer::NoData;
                 };
                 let additionals = self.server.map(|ip| address_record(&server, ip)).into_iter().collect();
-                Answer::Records {
-                    answers: vec![record(&self.domain, RData::NS(NS(server)))],
-                    additionals,
-                }
+                Answer::Records { answers: vec![record(&self.domain, RData::NS(NS(server)))], additionals }
             }
             _ => Answer::NoData,
         }
@@ -254,7 +251,9 @@ impl Asked<'_> {
             Address::ClusterIps(ips) => {
                 let numbers = self.records.ports.iter().filter(is_asked).map(|port| port.number);
                 let name = self.zone.service_name(self.namespace, self.service);
-                numbers.filter_map(|number| Some(((number, name.clone()?), ips.iter().copied().collect()))).collect()
+                numbers
+                    .filter_map(|number| Some(((number, name.clone()?), ips.iter().copied().collect())))
+                    .collect()
             }
             _ => self.endpoint_targets(is_asked),
         };
@@ -270,10 +269,8 @@ impl Asked<'_> {
             record(self.name, RData::SRV(SRV::new(0, weight, *number, target.clone())))
         });
         let answers = answers.collect();
-        let additionals: BTreeSet<(&Name, IpAddr)> = targets
-            .iter()
-            .flat_map(|((_, target), ips)| ips.iter().map(move |ip| (target, *ip)))
-            .collect();
+        let additionals: BTreeSet<(&Name, IpAddr)> =
+            targets.iter().flat_map(|((_, target), ips)| ips.iter().map(move |ip| (target, *ip))).collect();
         Answer::Records {
             answers,
             additionals: additionals.into_iter().map(|(name, ip)| address_record(name, ip)).collect(),

@@ -34,10 +34,7 @@ fn index() -> Index {
     index.put_service(&service("pending", r#"{"ports":[]}"#));
     index.put_service(&service("db", r#"{"clusterIP":"None","clusterIPs":["None"]}"#));
     index.put_service(&service("empty", r#"{"clusterIP":"None"}"#));
-    index.put_service(&service(
-        "eager",
-        r#"{"clusterIP":"None","publishNotReadyAddresses":true}"#,
-    ));
+    index.put_service(&service("eager", r#"{"clusterIP":"None","publishNotReadyAddresses":true}"#));
     index.put_service(&service("out", r#"{"type":"ExternalName","externalName":"API.example.com"}"#));
     let endpoints = r#"[
         {"addresses":["10.1.0.1"],"hostname":"db-0","conditions":{"ready":true}},
@@ -159,11 +156,7 @@ fn every_record_of_the_specification_is_answered() {
         ("pod.cluster.local.", A, "NODATA"),
         ("cluster.local.", A, "NODATA"),
         ("cluster.local.", NS, "ns.dns.cluster.local. + 10.96.0.10"),
-        (
-            "cluster.local.",
-            SOA,
-            "ns.dns.cluster.local. hostmaster.cluster.local. 14 7200 1800 86400 5",
-        ),
+        ("cluster.local.", SOA, "ns.dns.cluster.local. hostmaster.cluster.local. 14 7200 1800 86400 5"),
         ("ns.dns.cluster.local.", A, "10.96.0.10"),
         ("web.cluster.local.", A, "NXDOMAIN"),
         ("example.com.", A, "elsewhere"),

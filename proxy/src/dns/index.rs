@@ -273,7 +273,8 @@ fn service_records(service: &Service) -> Option<ServiceRecords> {
         Address::ClusterIps(ips)
     };
     let ports = spec.ports.iter().flatten();
-    let ports = ports.filter_map(|port| named(port.name.as_deref(), port.protocol.as_deref(), Some(port.port)));
+    let ports =
+        ports.filter_map(|port| named(port.name.as_deref(), port.protocol.as_deref(), Some(port.port)));
     Some(ServiceRecords {
         address,
         ports: ports.collect(),

@@ -138,8 +138,7 @@ fn record_name(record: &mut Record, name: &Name) {
 }
 
 fn response_to(request: &Message) -> Message {
-    let mut response =
-        Message::new(request.metadata.id, MessageType::Response, request.metadata.op_code);
+    let mut response = Message::new(request.metadata.id, MessageType::Response, request.metadata.op_code);
     response.metadata = Metadata::response_from_request(&request.metadata);
     response.metadata.recursion_available = true;
     response.add_queries(request.queries.iter().cloned());

@@ -135,7 +135,8 @@ async fn names_of_others_are_asked_for_elsewhere_and_their_absence_is_no_answer(
 fn a_response_that_is_too_large_for_udp_says_so() {
     let responder = responder();
     let mut request = question("many.ns.svc.cluster.local.", RecordType::A);
-    for (edns, whole) in [(None, false), (Some(1232), false), (Some(4096), true), (Some(65000), true), (Some(1), false)]
+    for (edns, whole) in
+        [(None, false), (Some(1232), false), (Some(4096), true), (Some(65000), true), (Some(1), false)]
     {
         request.edns = edns.map(|size| {
             let mut edns = Edns::new();

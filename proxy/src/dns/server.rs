@@ -48,7 +48,11 @@ impl Sockets {
     }
 
     /// Answers until `shutdown`; then what was begun is let go.
-    pub(super) async fn serve(self, responder: Arc<Responder>, shutdown: CancellationToken) -> io::Result<()> {
+    pub(super) async fn serve(
+        self,
+        responder: Arc<Responder>,
+        shutdown: CancellationToken,
+    ) -> io::Result<()> {
         let tasks = TaskTracker::new();
         let pending = Arc::new(Semaphore::new(MAX_PENDING));
         let served = tokio::select! {
@@ -162,7 +166,8 @@ async fn tcp(
 async fn connection(mut stream: TcpStream, responder: &Responder, pending: &Semaphore) -> io::Result<()> {
     let timed_out = |_| io::Error::from(io::ErrorKind::TimedOut);
     loop {
-        let question = tokio::time::timeout(IDLE_TIMEOUT, read_message(&mut stream)).await.map_err(timed_out)?;
+        let question =
+            tokio::time::timeout(IDLE_TIMEOUT, read_message(&mut stream)).await.map_err(timed_out)?;
         let Some(question) = question? else { return Ok(()) };
         let response = match responder.begin(&question) {
             None => return Ok(()),

@@ -42,7 +42,10 @@ impl network::Host for PodSockets<'_> {
         self.inner.convert_error_code(error)
     }
 
-    fn network_error_code(&mut self, error: Resource<wasmtime::Error>) -> wasmtime::Result<Option<ErrorCode>> {
+    fn network_error_code(
+        &mut self,
+        error: Resource<wasmtime::Error>,
+    ) -> wasmtime::Result<Option<ErrorCode>> {
         self.inner.network_error_code(error)
     }
 }
@@ -97,12 +100,7 @@ impl PodNetwork {
     }
 
     /// Notes that a socket of the loopback is bound.
-    pub(super) fn hold(
-        &self,
-        transport: Transport,
-        port: u16,
-        real: SocketAddr,
-    ) -> Result<Bound, ErrorCode> {
+    pub(super) fn hold(&self, transport: Transport, port: u16, real: SocketAddr) -> Result<Bound, ErrorCode> {
         let port = if port == 0 { real.port() } else { port };
         self.loopback.bind(transport, port, real).ok_or(ErrorCode::AddressInUse)
     }

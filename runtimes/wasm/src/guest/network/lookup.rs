@@ -85,8 +85,7 @@ fn resolve_addresses(
         }
         found.map(|found| found.addresses)
     });
-    let lookup =
-        NameLookup { task: Some(AbortOnDropHandle::new(task)), outcome: Err(ErrorCode::WouldBlock) };
+    let lookup = NameLookup { task: Some(AbortOnDropHandle::new(task)), outcome: Err(ErrorCode::WouldBlock) };
     Ok((Ok(sockets.inner.table.push(lookup)?),))
 }
 

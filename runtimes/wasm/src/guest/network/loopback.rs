@@ -88,7 +88,9 @@ mod tests {
         assert_eq!(loopback.real(Transport::Udp, 8080), None);
         assert_eq!(loopback.known(Transport::Tcp, real).unwrap().to_string(), "127.0.0.1:8080");
         drop(bound);
-        assert!(loopback.real(Transport::Tcp, 8080).is_none() && loopback.known(Transport::Tcp, real).is_none());
+        assert!(
+            loopback.real(Transport::Tcp, 8080).is_none() && loopback.known(Transport::Tcp, real).is_none()
+        );
         assert!(!loopback.is_taken(Transport::Tcp, 8080));
     }
 }

@@ -132,7 +132,10 @@ impl PodNetwork {
     /// Whether the address is on the guests' own loopback.
     fn is_guest_loopback(&self, ip: IpAddr) -> bool {
         let IpAddr::V4(v4) = ip else { return false };
-        self.has_own_ip && GUEST_LOOPBACK.contains(&v4) && ip != self.listen_ip && !self.outbound.is_of_the_cluster(ip)
+        self.has_own_ip
+            && GUEST_LOOPBACK.contains(&v4)
+            && ip != self.listen_ip
+            && !self.outbound.is_of_the_cluster(ip)
     }
 
     /// Where a guest's destination really is.

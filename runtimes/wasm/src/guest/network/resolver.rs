@@ -78,15 +78,14 @@ impl Resolver {
         options.cache_size = CACHE_ENTRIES;
         // The machine's file of hosts is not the pod's.
         options.use_hosts_file = ResolveHosts::Never;
-        let mut resolver =
-            Self {
-                servers: None,
-                searches: Vec::new(),
-                ndots: 1,
-                options,
-                hosts: OnceLock::new(),
-                client: OnceLock::new(),
-            };
+        let mut resolver = Self {
+            servers: None,
+            searches: Vec::new(),
+            ndots: 1,
+            options,
+            hosts: OnceLock::new(),
+            client: OnceLock::new(),
+        };
         let Some(config) = config else { return resolver };
         let servers = config.servers.iter().filter_map(|server| server.parse::<IpAddr>().ok());
         let reached = servers.map(|ip| match cluster {
@@ -127,9 +126,10 @@ impl Resolver {
         if let Some(complete) = host.strip_suffix('.') {
             return vec![complete.to_owned()];
         }
-        let searched = self.searches.iter().map(|search| {
-            format!("{host}.{}", search.trim_matches('.').to_ascii_lowercase())
-        });
+        let searched = self
+            .searches
+            .iter()
+            .map(|search| format!("{host}.{}", search.trim_matches('.').to_ascii_lowercase()));
         let mut names: Vec<String> = searched.collect();
         let dots = host.bytes().filter(|byte| *byte == b'.').count();
         let at = if dots >= self.ndots { 0 } else { names.len() };
@@ -197,7 +197,8 @@ impl Resolver {
                             _ => (None, None),
                         };
                         found.addresses.extend(ip.filter(|ip| !found.addresses.contains(ip)));
-                        let alias = alias.map(|name| name.to_ascii().trim_end_matches('.').to_ascii_lowercase());
+                        let alias =
+                            alias.map(|name| name.to_ascii().trim_end_matches('.').to_ascii_lowercase());
                         found.names.extend(alias.filter(|name| !found.names.contains(name)));
                     }
                 }
@@ -251,7 +252,9 @@ mod tests {
     fn resolver(options: &[&str]) -> Resolver {
         let config = DnsConfig {
             servers: vec!["127.96.0.10".to_owned(), "10.0.0.53".to_owned(), "nonsense".to_owned()],
-            searches: ["ns.svc.cluster.local", "svc.cluster.local", "Cluster.Local."].map(str::to_owned).into(),
+            searches: ["ns.svc.cluster.local", "svc.cluster.local", "Cluster.Local."]
+                .map(str::to_owned)
+                .into(),
             options: options.iter().map(|option| (*option).to_owned()).collect(),
         };
         let cluster = ClusterDns {
@@ -283,8 +286,7 @@ mod tests {
 
     #[test]
     fn cluster_dns_is_asked_where_it_listens() {
-        let servers: Vec<String> =
-            resolver(&[]).servers.unwrap().iter().map(ToString::to_string).collect();
+        let servers: Vec<String> = resolver(&[]).servers.unwrap().iter().map(ToString::to_string).collect();
         assert_eq!(servers, ["127.96.0.10:10053", "10.0.0.53:53"]);
     }
 

@@ -88,7 +88,11 @@ fn an_address_is_reached_by_right_of_the_name_that_led_there() {
     network.leads.note(&["db.ns.svc.cluster.local".to_owned()], &[pod], Instant::now());
     assert_eq!(network.right(at("127.64.0.9:80")), Right::Granted);
     assert_eq!(network.right(at("93.184.216.34:443")), Right::Denied);
-    network.leads.note(&["a.example.com".to_owned()], &[outside, "127.0.0.1".parse().unwrap()], Instant::now());
+    network.leads.note(
+        &["a.example.com".to_owned()],
+        &[outside, "127.0.0.1".parse().unwrap()],
+        Instant::now(),
+    );
     assert_eq!(network.right(at("93.184.216.34:443")), Right::Granted);
     assert_eq!(network.right(at("93.184.216.34:80")), Right::Denied);
     assert_eq!(network.right(at("127.0.0.1:443")), Right::Denied);

@@ -3,9 +3,7 @@
 use std::net::SocketAddr;
 
 use wasmtime::component::Resource;
-use wasmtime_wasi::p2::bindings::sockets::network::{
-    ErrorCode, IpAddressFamily, IpSocketAddress, Network,
-};
+use wasmtime_wasi::p2::bindings::sockets::network::{ErrorCode, IpAddressFamily, IpSocketAddress, Network};
 use wasmtime_wasi::p2::bindings::sockets::udp::{
     Host, HostIncomingDatagramStream, HostOutgoingDatagramStream, HostUdpSocket, IncomingDatagram,
     IncomingDatagramStream, OutgoingDatagram, OutgoingDatagramStream,
@@ -126,7 +124,10 @@ impl HostIncomingDatagramStream for PodSockets<'_> {
         Ok(datagrams)
     }
 
-    fn subscribe(&mut self, this: Resource<IncomingDatagramStream>) -> wasmtime::Result<Resource<DynPollable>> {
+    fn subscribe(
+        &mut self,
+        this: Resource<IncomingDatagramStream>,
+    ) -> wasmtime::Result<Resource<DynPollable>> {
         HostIncomingDatagramStream::subscribe(&mut self.inner, this)
     }
 
@@ -164,7 +165,10 @@ impl HostOutgoingDatagramStream for PodSockets<'_> {
         Ok(first_left.unwrap_or(all))
     }
 
-    fn subscribe(&mut self, this: Resource<OutgoingDatagramStream>) -> wasmtime::Result<Resource<DynPollable>> {
+    fn subscribe(
+        &mut self,
+        this: Resource<OutgoingDatagramStream>,
+    ) -> wasmtime::Result<Resource<DynPollable>> {
         HostOutgoingDatagramStream::subscribe(&mut self.inner, this)
     }
 
