@@ -142,7 +142,8 @@ mod tests {
         }
         assert_eq!(network.dns_ip().unwrap().to_string(), "10.43.0.10");
         assert_eq!(network.dns_listen().unwrap().to_string(), "192.0.2.7:10053");
-        let loopback = Network { mode: Mode::Loopback, service_cidr: "127.96.0.0/16".parse().unwrap(), ..network };
+        let loopback =
+            Network { mode: Mode::Loopback, service_cidr: "127.96.0.0/16".parse().unwrap(), ..network };
         assert_eq!(loopback.dns_listen().unwrap().to_string(), "127.96.0.10:10053");
         let tiny = Network { service_cidr: "127.96.0.0/29".parse().unwrap(), ..loopback };
         assert_eq!(tiny.dns_listen(), None);

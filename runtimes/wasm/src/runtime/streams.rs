@@ -254,7 +254,7 @@ fn ready_ip(state: &State, id: &str) -> Result<std::net::IpAddr> {
     let sandbox = state.sandbox(id)?;
     let live = sandbox.live.as_ref().filter(|_| sandbox.status.state == PodSandboxState::Ready);
     let live = live.ok_or_else(|| Error::FailedPrecondition(format!("sandbox {id:?} is not ready")))?;
-    Ok(live.listen_ip)
+    Ok(live.network.listen_ip())
 }
 
 fn check_command(command: &[String]) -> Result<()> {
