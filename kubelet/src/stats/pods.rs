@@ -101,6 +101,10 @@ pub(super) fn pod_stats(
         containers: linux
             .containers
             .iter()
+            // Some runtimes list containers that have ended; they use nothing.
+            .filter(|container| {
+                container.cpu.as_ref().is_some_and(|cpu| cpu.usage_core_nano_seconds.is_some())
+            })
             .map(|container| container_stats(container, pod, file_system, rates))
             .collect(),
         ..PodStats::default()
@@ -190,5 +194,28 @@ fn network(usage: &NetworkUsage) -> NetworkStats {
         time: time(usage.timestamp),
         default: usage.default_interface.as_ref().map(interface),
         interfaces: usage.interfaces.iter().map(interface).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wherry_runtimes::ContainerAttributes;
+
+    #[test]
+    fn containers_that_have_ended_are_not_told() {
+        let container = |id: &str, used: Option<u64>| CriContainer {
+            attributes: ContainerAttributes { id: id.to_owned(), ..ContainerAttributes::default() },
+            cpu: Some(CpuUsage { usage_core_nano_seconds: used, ..CpuUsage::default() }),
+            ..CriContainer::default()
+        };
+        let linux = LinuxPodSandboxStats {
+            containers: vec![container("runs", Some(1)), container("ended", None)],
+            ..LinuxPodSandboxStats::default()
+        };
+        let sandbox = PodSandboxStats { linux: Some(linux), ..PodSandboxStats::default() };
+        let found = pod_stats(sandbox, None, None, &Rates::default());
+        let ids: Vec<&str> = found.containers.iter().map(|c| c.id.as_str()).collect();
+        assert_eq!(ids, ["runs"]);
     }
 }
