@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use wherry_runtimes::{
-    AttachRequest, AuthConfig, Container, ContainerConfig, ContainerFilter, ContainerStats, ContainerStatsFilter,
-    ContainerStatus, Error, EventStream, ExecRequest, ExecSyncResponse, Image, ImageFsInfoResponse, ImageService,
-    ImageSpec, LinuxContainerResources, PodSandbox, PodSandboxConfig, PodSandboxFilter, PodSandboxState,
-    PodSandboxStats, PodSandboxStatsFilter, PodSandboxStatusResponse, PortForwardRequest, Result, Runtime, RuntimeConfig,
-    RuntimeConfigResponse, RuntimeService, StatusResponse, VersionResponse,
+    AttachRequest, AuthConfig, Container, ContainerConfig, ContainerFilter, ContainerStats,
+    ContainerStatsFilter, ContainerStatus, Error, EventStream, ExecRequest, ExecSyncResponse, Image,
+    ImageFsInfoResponse, ImageService, ImageSpec, LinuxContainerResources, PodSandbox, PodSandboxConfig,
+    PodSandboxFilter, PodSandboxState, PodSandboxStats, PodSandboxStatsFilter, PodSandboxStatusResponse,
+    PortForwardRequest, Result, Runtime, RuntimeConfig, RuntimeConfigResponse, RuntimeService,
+    StatusResponse, VersionResponse,
 };
 
 use crate::pod::labels;
@@ -75,7 +76,11 @@ impl MixedRuntime {
     }
 
     /// The sandbox in which a guest of the pod is made.
-    async fn borrowed(&self, pod_sandbox_id: &str, config: &PodSandboxConfig) -> Result<(String, PodSandboxConfig)> {
+    async fn borrowed(
+        &self,
+        pod_sandbox_id: &str,
+        config: &PodSandboxConfig,
+    ) -> Result<(String, PodSandboxConfig)> {
         let _one_at_a_time = self.borrowing.lock().await;
         let borrowers = self.borrowers(pod_sandbox_id).await?;
         let mut config = config.clone();
@@ -144,7 +149,8 @@ impl RuntimeService for MixedRuntime {
 
     async fn remove_pod_sandbox(&self, id: &str) -> Result<()> {
         for borrower in self.borrowers(id).await? {
-            let filter = ContainerFilter { pod_sandbox_id: borrower.id.clone(), ..ContainerFilter::default() };
+            let filter =
+                ContainerFilter { pod_sandbox_id: borrower.id.clone(), ..ContainerFilter::default() };
             for guest in self.wasm.list_containers(&filter).await? {
                 self.guests().remove(&guest.id);
             }

@@ -7,8 +7,8 @@ use futures::future::join_all;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::Timestamp;
 use wherry_runtimes::{
-    ContainerState, ContainerStatus, ImageSpec, NetworkConfig, PodSandboxState, PodSandboxStatus,
-    Runtime, RuntimeConfig, VersionResponse,
+    ContainerState, ContainerStatus, ImageSpec, NetworkConfig, PodSandboxState, PodSandboxStatus, Runtime,
+    RuntimeConfig, VersionResponse,
 };
 
 use crate::config::{ImageKindsEntry, RuntimeRole};
@@ -143,7 +143,9 @@ impl NodeRuntimes {
                     tracing::info!(%error, handler = %entry.handler, "this runtime is not there yet");
                     runtime.set_problem(Some(error.to_string()));
                 }
-                (Err(source), RuntimeRole::Required) => return Err(Error::Runtime { verb: "Version", source }),
+                (Err(source), RuntimeRole::Required) => {
+                    return Err(Error::Runtime { verb: "Version", source });
+                }
             }
             all.push(Arc::new(runtime));
         }

@@ -121,10 +121,8 @@ impl DnsArguments {
             format!("--service-cidr {} is too small for the address of cluster DNS", network.service_cidr)
         })?;
         let client = self.cluster.client().await?;
-        until_asked("dns", |lifecycle| async {
-            Ok(wherry_proxy::dns::run(client, config, lifecycle).await?)
-        })
-        .await
+        until_asked("dns", |lifecycle| async { Ok(wherry_proxy::dns::run(client, config, lifecycle).await?) })
+            .await
     }
 }
 

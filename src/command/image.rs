@@ -126,7 +126,9 @@ impl LoadArguments {
             return Err(error).context(no_guest);
         }
         let Some(containers) = self.stores.containers().await? else {
-            return Err(error).context(no_guest).context("it is not for Wasm pods, and no containerd answers");
+            return Err(error)
+                .context(no_guest)
+                .context("it is not for Wasm pods, and no containerd answers");
         };
         let scratch = tempfile::tempdir_in(scratch(&self.stores)?)?;
         let images = containers
@@ -242,7 +244,8 @@ async fn inspect(stores: &StoresArguments, name: &str) -> anyhow::Result<()> {
         return Ok(());
     }
     let found = container_image(stores, name).await?;
-    let (_, image) = found.with_context(|| format!("there is no image {name}; `wherry image ls` lists them"))?;
+    let (_, image) =
+        found.with_context(|| format!("there is no image {name}; `wherry image ls` lists them"))?;
     println!("{}", serde_json::to_string_pretty(&image)?);
     Ok(())
 }

@@ -156,12 +156,8 @@ fn overlay_works(root: &Path) -> bool {
             fs::create_dir_all(part)?;
         }
         let [lower, upper, work, merged] = &parts;
-        let options = format!(
-            "lowerdir={},upperdir={},workdir={}",
-            lower.display(),
-            upper.display(),
-            work.display()
-        );
+        let options =
+            format!("lowerdir={},upperdir={},workdir={}", lower.display(), upper.display(), work.display());
         let mounted =
             mount(Some("overlay"), merged, Some("overlay"), MsFlags::empty(), Some(options.as_str()));
         if mounted.is_ok() {

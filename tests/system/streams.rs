@@ -25,7 +25,9 @@ fn with_debug_me() -> TestCluster {
 
 pub(crate) fn kubectl(cluster: &TestCluster, websocket: &str) -> Command {
     let mut command = cluster.kubectl_command();
-    command.env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", websocket).env("KUBECTL_PORT_FORWARD_WEBSOCKETS", websocket);
+    command
+        .env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", websocket)
+        .env("KUBECTL_PORT_FORWARD_WEBSOCKETS", websocket);
     command
 }
 
@@ -72,7 +74,8 @@ fn exec_runs_the_guest_again_with_the_streams_and_the_exit_code_of_its_own() {
         let read = exec(&cluster, way, &["-i"], &["cat"], b"from here\nto there");
         assert_eq!((read.stdout.as_str(), read.code), ("from here\nto there", 0), "{read:?}");
 
-        let bytes: Vec<u8> = (0..3_000_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+        let bytes: Vec<u8> =
+            (0..3_000_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
         let mut large = kubectl(&cluster, way);
         large.args(["exec", "-i", "debug-me", "-c", "tools", "--", "cat"]);
         let (got, complaint, code) = run(&mut large, &bytes);
@@ -145,8 +148,7 @@ fn attach_shows_what_the_container_prints_and_types_into_it() {
         attached.kill().unwrap();
         attached.wait().unwrap();
     }
-    let (out, complaint, code) =
-        run(kubectl(&cluster, "true").args(["attach", "-i", "talks"]), b"Grace\n");
+    let (out, complaint, code) = run(kubectl(&cluster, "true").args(["attach", "-i", "talks"]), b"Grace\n");
     assert_eq!(code, 0, "{complaint}");
     assert!(String::from_utf8_lossy(&out).ends_with("hello Grace\ngoodbye\n"), "{out:?} {complaint}");
     cluster.wait_status("talks", "Completed");
@@ -162,8 +164,7 @@ fn cp_copies_files_and_trees_both_ways() {
     fs::write(source.join("small"), "some text").unwrap();
     for way in WAYS {
         let copy = |from: &str, to: &str| {
-            let (_, complaint, code) =
-                run(kubectl(&cluster, way).args(["cp", "-c", "tools", from, to]), b"");
+            let (_, complaint, code) = run(kubectl(&cluster, way).args(["cp", "-c", "tools", from, to]), b"");
             assert_eq!(code, 0, "{from} {to}: {complaint}");
         };
         let (there, back) = (format!("/data/{way}"), directory.path().join(way));
@@ -229,8 +230,7 @@ fn port_forward_carries_many_connections_and_tells_of_a_closed_port() {
         });
 
         let port = free_port();
-        let (_forwarding, mut complaints) =
-            forwarding(&cluster, way, "pod/debug-me", &[format!("{port}:9")]);
+        let (_forwarding, mut complaints) = forwarding(&cluster, way, "pod/debug-me", &[format!("{port}:9")]);
         let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         let _ = stream.write_all(b"GET / HTTP/1.0\r\n\r\n");

@@ -69,7 +69,11 @@ impl Worker {
     }
 
     /// An image is here, or could not be fetched.
-    pub(super) fn pulled(&mut self, container: String, result: Result<(String, Arc<NodeRuntime>), puller::ImageError>) {
+    pub(super) fn pulled(
+        &mut self,
+        container: String,
+        result: Result<(String, Arc<NodeRuntime>), puller::ImageError>,
+    ) {
         let now = self.kubelet.now();
         let image = self.container(&container).and_then(|c| c.image.clone()).unwrap_or_default();
         match result {

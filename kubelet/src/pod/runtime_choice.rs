@@ -37,7 +37,9 @@ impl Worker {
         };
         let found = found.and_then(|runtime| match runtime.problem() {
             None => Ok(runtime),
-            Some(why) => Err(format!("the container runtime for {:?} is not available: {why}", runtime.handler)),
+            Some(why) => {
+                Err(format!("the container runtime for {:?} is not available: {why}", runtime.handler))
+            }
         });
         match found {
             Ok(runtime) => {

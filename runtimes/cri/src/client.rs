@@ -15,9 +15,9 @@ use wherry_runtimes::{
     AttachRequest, AuthConfig, Container, ContainerConfig, ContainerFilter, ContainerStats,
     ContainerStatsFilter, ContainerStatus, Error, EventStream, ExecRequest, ExecSyncResponse, Image,
     ImageFsInfoResponse, ImageService, ImageSpec, LinuxContainerResources, LinuxPodSandboxStats, PodSandbox,
-    PodSandboxAttributes, PodSandboxConfig, PodSandboxFilter, PodSandboxState, PodSandboxStats, PodSandboxStatsFilter, PodSandboxStatusResponse, PortForwardRequest,
-    Result, RuntimeConfig, RuntimeConfigResponse, RuntimeHandler, RuntimeService, StatusResponse,
-    VersionResponse,
+    PodSandboxAttributes, PodSandboxConfig, PodSandboxFilter, PodSandboxState, PodSandboxStats,
+    PodSandboxStatsFilter, PodSandboxStatusResponse, PortForwardRequest, Result, RuntimeConfig,
+    RuntimeConfigResponse, RuntimeHandler, RuntimeService, StatusResponse, VersionResponse,
 };
 
 use crate::code::from_status;
@@ -132,7 +132,8 @@ const EVENTS_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Whether a container was refused because its sandbox does not run any more: containerd misses the sandbox's task.
 fn is_sandbox_over(status: &tonic::Status) -> bool {
-    status.code() == tonic::Code::NotFound && status.message().contains("failed to get sandbox container task")
+    status.code() == tonic::Code::NotFound
+        && status.message().contains("failed to get sandbox container task")
 }
 
 /// Whether containerd has no statistics of a sandbox because nobody gave it a cgroup.
@@ -270,7 +271,9 @@ impl RuntimeService for Client {
         };
         match self.runtime().create_container(call(request)).await {
             Ok(answer) => Ok(answer.into_inner().container_id),
-            Err(status) if is_sandbox_over(&status) => Err(Error::FailedPrecondition(status.message().to_owned())),
+            Err(status) if is_sandbox_over(&status) => {
+                Err(Error::FailedPrecondition(status.message().to_owned()))
+            }
             Err(status) => Err(from_status(&status)),
         }
     }
@@ -427,7 +430,8 @@ impl RuntimeService for Client {
     async fn events(&self) -> Result<EventStream> {
         let mut runtime = self.runtime();
         let request = Request::new(wire::GetEventsRequest {});
-        let events = async move { runtime.get_container_events(request).await.map(tonic::Response::into_inner) };
+        let events =
+            async move { runtime.get_container_events(request).await.map(tonic::Response::into_inner) };
         let mut events = events.boxed();
         // Some answer at once, some with their first event only; a runtime that has no events says so at once.
         let events = tokio::select! {

@@ -47,9 +47,13 @@ async fn containerd_passes_the_suite() {
     }
     let names = images.map(|(name, _)| name);
     // The first use of an image unpacks it; containerd measures that now and then.
-    let metadata = PodSandboxMetadata { name: "first".into(), uid: "first".into(), namespace: "n".into(), attempt: 0 };
+    let metadata =
+        PodSandboxMetadata { name: "first".into(), uid: "first".into(), namespace: "n".into(), attempt: 0 };
     let first = PodSandboxConfig { metadata, ..Default::default() };
-    let first = client.run_pod_sandbox(&first, "").await.unwrap_or_else(|error| panic!("{error}\n{}", containerd.log()));
+    let first = client
+        .run_pod_sandbox(&first, "")
+        .await
+        .unwrap_or_else(|error| panic!("{error}\n{}", containerd.log()));
     client.remove_pod_sandbox(&first).await.unwrap();
     for _ in 0..600 {
         let usage = client.image_fs_info().await.unwrap();

@@ -11,7 +11,9 @@ use wherry_runtime_cri::{Client, Error, serve};
 use wherry_runtimes::fake::{Behaviour, Exit, FakeRuntime};
 use wherry_runtimes::log::Stream;
 use wherry_runtimes::suite::{self, Subject};
-use wherry_runtimes::{AttachRequest, ExecRequest, PodSandboxConfig, PodSandboxMetadata, PortForwardRequest, RuntimeService};
+use wherry_runtimes::{
+    AttachRequest, ExecRequest, PodSandboxConfig, PodSandboxMetadata, PortForwardRequest, RuntimeService,
+};
 
 struct Served {
     shutdown: CancellationToken,

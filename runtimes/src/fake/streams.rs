@@ -37,7 +37,8 @@ impl Shared {
             return Err(Error::FailedPrecondition(format!("container {container_id:?} is not running")));
         }
         let image = &container.config.image;
-        let script = [&image.image, &image.user_specified_image].into_iter().find_map(|name| state.scripts.get(name));
+        let script =
+            [&image.image, &image.user_specified_image].into_iter().find_map(|name| state.scripts.get(name));
         Ok(script.map_or(0, |script| script.exec_exit_code))
     }
 }

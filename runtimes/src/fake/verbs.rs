@@ -12,13 +12,14 @@ use super::script::{Behaviour, Exit, OnStop};
 use super::state::{ContainerRecord, KILLED, Sandbox, print};
 use super::{FakeRuntime, Shared};
 use crate::{
-    AttachRequest, CgroupDriver, Container, ContainerAttributes, ContainerConfig, ContainerEventType, ContainerFilter,
-    ContainerResources, ContainerState, ContainerStats, ContainerStatsFilter, ContainerStatus, CpuUsage,
-    Error, EventStream, ExecRequest, ExecSyncResponse, LinuxContainerResources, LinuxPodSandboxStats, LinuxRuntimeConfiguration,
-    MemoryUsage, PodSandbox, PodSandboxAttributes, PodSandboxConfig, PodSandboxFilter,
-    PodSandboxNetworkStatus, PodSandboxState, PodSandboxStats, PodSandboxStatsFilter, PodSandboxStatus,
-    PodSandboxStatusResponse, PortForwardRequest, Result, RuntimeCondition, RuntimeConfig, RuntimeConfigResponse,
-    RuntimeFeatures, RuntimeHandler, RuntimeService, RuntimeStatus, StatusResponse, VersionResponse,
+    AttachRequest, CgroupDriver, Container, ContainerAttributes, ContainerConfig, ContainerEventType,
+    ContainerFilter, ContainerResources, ContainerState, ContainerStats, ContainerStatsFilter,
+    ContainerStatus, CpuUsage, Error, EventStream, ExecRequest, ExecSyncResponse, LinuxContainerResources,
+    LinuxPodSandboxStats, LinuxRuntimeConfiguration, MemoryUsage, PodSandbox, PodSandboxAttributes,
+    PodSandboxConfig, PodSandboxFilter, PodSandboxNetworkStatus, PodSandboxState, PodSandboxStats,
+    PodSandboxStatsFilter, PodSandboxStatus, PodSandboxStatusResponse, PortForwardRequest, Result,
+    RuntimeCondition, RuntimeConfig, RuntimeConfigResponse, RuntimeFeatures, RuntimeHandler, RuntimeService,
+    RuntimeStatus, StatusResponse, VersionResponse,
 };
 
 /// Memory that a running container is said to use.

@@ -44,7 +44,8 @@ fn containers_are_run_in_attached_to_copied_from_and_forwarded_to() {
         let (out, err, code) = exec(&[], &["sh", "-c", "echo $GREETING; echo aside >&2; exit 42"], b"");
         assert_eq!((out.as_slice(), code), (&b"hello\n"[..], 42), "{err}");
         assert_eq!(err, "aside\ncommand terminated with exit code 42\n");
-        let bytes: Vec<u8> = (0..2_000_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+        let bytes: Vec<u8> =
+            (0..2_000_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
         let (got, err, code) = exec(&["-i"], &["cat"], &bytes);
         assert!(got == bytes && code == 0, "{way}: {} of {} bytes: {err}", got.len(), bytes.len());
         let (_, err, code) = exec(&[], &["no-such-program"], b"");
@@ -71,7 +72,8 @@ fn containers_are_run_in_attached_to_copied_from_and_forwarded_to() {
         until("got that\r\n");
         assert!(script.wait().unwrap().success());
 
-        let mut attach = kubectl(&cluster, way).args(["attach", "box"]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut attach =
+            kubectl(&cluster, way).args(["attach", "box"]).stdout(Stdio::piped()).spawn().unwrap();
         let mut seen = [0; 22];
         attach.stdout.take().unwrap().read_exact(&mut seen).unwrap();
         assert_eq!(&seen, b"still here\nstill here\n");
@@ -82,10 +84,9 @@ fn containers_are_run_in_attached_to_copied_from_and_forwarded_to() {
         let source = directory.path().join("source");
         fs::write(&source, &bytes).unwrap();
         let back = directory.path().join("back");
-        for (from, to) in [
-            (source.to_str().unwrap(), "box:/www/copied"),
-            ("box:/www/copied", back.to_str().unwrap()),
-        ] {
+        for (from, to) in
+            [(source.to_str().unwrap(), "box:/www/copied"), ("box:/www/copied", back.to_str().unwrap())]
+        {
             let (_, err, code) = run(kubectl(&cluster, way).args(["cp", from, to]), b"");
             assert_eq!(code, 0, "{from} {to}: {err}");
         }

@@ -12,9 +12,9 @@ mod registry;
 mod second_node;
 mod site;
 
+pub(crate) use cluster::{Component, Output, TestCluster, free_port, samples as samples_folder};
 pub(crate) use containers::{BUSYBOX, missing as missing_for_containers};
 pub(crate) use dns::addresses_of;
-pub(crate) use cluster::{Component, Output, TestCluster, free_port, samples as samples_folder};
 pub(crate) use etcd::TestEtcd;
 pub(crate) use guests::{Answering, COMMAND, Echoing, HTTP, guest_file};
 pub(crate) use health::Health;

@@ -234,7 +234,8 @@ fn legacy_groups(processes: &[i32]) -> BTreeSet<PathBuf> {
             let mut fields = line.splitn(3, ':').skip(1);
             let (Some(controller), Some(path)) = (fields.next(), fields.next()) else { continue };
             let controller = controller.split(',').next().unwrap_or_default();
-            let root = roots.iter().find(|(_, options)| !controller.is_empty() && options.contains(&controller));
+            let root =
+                roots.iter().find(|(_, options)| !controller.is_empty() && options.contains(&controller));
             if let (Some((root, _)), true) = (root, path.len() > 1) {
                 groups.insert(Path::new(root).join(&path[1..]));
             }

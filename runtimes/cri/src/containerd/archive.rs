@@ -264,8 +264,7 @@ fn unpack(path: &Path, scratch: &Path) -> Result<Files, ArchiveError> {
         }
         let kind = entry.header().entry_type();
         if kind.is_symlink() || kind.is_hard_link() {
-            let target =
-                entry.link_name_bytes().map(|target| String::from_utf8_lossy(&target).into_owned());
+            let target = entry.link_name_bytes().map(|target| String::from_utf8_lossy(&target).into_owned());
             // A hard link names a member, a symbolic one leads from where it is.
             let base = Path::new(&name).parent().filter(|_| kind.is_symlink()).unwrap_or(Path::new(""));
             let target = target.and_then(|target| normal(base.join(target).to_str()?));
@@ -361,7 +360,8 @@ mod tests {
     #[test]
     fn what_docker_saved_gets_a_manifest_and_its_links_are_followed() {
         let scratch = tempfile::tempdir().unwrap();
-        let manifest = br#"[{"Config":"c.json","RepoTags":["box:1"],"Layers":["a/layer.tar","b/layer.tar"]}]"#;
+        let manifest =
+            br#"[{"Config":"c.json","RepoTags":["box:1"],"Layers":["a/layer.tar","b/layer.tar"]}]"#;
         let tar = tar_of(
             &[("manifest.json", manifest), ("c.json", b"{}"), ("a/layer.tar", b"layer")],
             &[("b/layer.tar", "../a/layer.tar"), ("c/layer.tar", "/etc/passwd")],

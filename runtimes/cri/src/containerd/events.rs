@@ -166,9 +166,7 @@ struct Lane {
 }
 
 impl Lanes {
-    fn new(
-        settle: impl Fn(Told, Arc<AtomicBool>) -> BoxFuture<'static, Settled> + Send + 'static,
-    ) -> Self {
+    fn new(settle: impl Fn(Told, Arc<AtomicBool>) -> BoxFuture<'static, Settled> + Send + 'static) -> Self {
         let settle = Box::new(settle);
         Self { settle, lanes: HashMap::new(), running: FuturesUnordered::new(), waiting: 0 }
     }
@@ -353,7 +351,10 @@ async fn look(client: &Client, known: &Known, told: &Told) -> Settled {
     known.put(sandbox_id, Last::Sandbox(Box::new(answer.status.clone())));
     for status in &answer.containers_statuses {
         let (sandbox_id, status) = (sandbox_id.clone(), Some(Box::new(status.clone())));
-        known.put(&status.as_ref().map(|status| status.id.clone()).unwrap_or_default(), Last::Container { sandbox_id, status });
+        known.put(
+            &status.as_ref().map(|status| status.id.clone()).unwrap_or_default(),
+            Last::Container { sandbox_id, status },
+        );
     }
     let is_shown = match &last {
         Last::Sandbox(_) => shows_sandbox(told.what, &answer.status),

@@ -14,8 +14,8 @@ use wherry_runtimes::log::Stream;
 
 use super::log_file::GuestOutput;
 use super::memory::InstanceMemory;
-use super::send::Sending;
 use super::network::{HeldPorts, PodNetwork, PodSockets, Right};
+use super::send::Sending;
 use super::{Arguments, ContainerMemory, GuestMount, LogFile, Stdio};
 use crate::code::Program;
 

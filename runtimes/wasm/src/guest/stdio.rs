@@ -49,8 +49,7 @@ impl Stdio {
     /// The outputs as an instance gets them.
     pub(crate) fn guest_outputs(&self) -> Option<(PipeOutput, PipeOutput)> {
         let outputs = self.outputs.as_ref()?;
-        let output =
-            |pipe: &Pipe| PipeOutput { pipe: pipe.clone(), is_terminal: self.is_terminal };
+        let output = |pipe: &Pipe| PipeOutput { pipe: pipe.clone(), is_terminal: self.is_terminal };
         Some((output(&outputs.stdout), output(&outputs.stderr)))
     }
 }
@@ -242,11 +241,7 @@ impl OutputStream for PipeOutput {
 }
 
 impl AsyncWrite for PipeOutput {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<std::io::Result<usize>> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
         match std::task::ready!(self.pipe.poll_room(cx)) {
             Ok(room) => {
                 let taken = bytes.len().min(room);

@@ -122,12 +122,8 @@ mod tests {
             ("\u{7f}x", "", "x", false, None),
         ] {
             let typed = Terminal::default().typed(text.as_bytes());
-            let expected = Typed {
-                input: input.as_bytes().to_vec(),
-                echo: echo.as_bytes().to_vec(),
-                is_end,
-                signal,
-            };
+            let expected =
+                Typed { input: input.as_bytes().to_vec(), echo: echo.as_bytes().to_vec(), is_end, signal };
             assert_eq!(typed, expected, "{text:?}");
         }
         let mut terminal = Terminal::default();
@@ -137,7 +133,9 @@ mod tests {
 
     #[test]
     fn new_lines_go_back_to_the_left() {
-        for (out, expected) in [("a\nb\n", "a\r\nb\r\n"), ("a\r\nb", "a\r\nb"), ("plain", "plain"), ("\n", "\r\n")] {
+        for (out, expected) in
+            [("a\nb\n", "a\r\nb\r\n"), ("a\r\nb", "a\r\nb"), ("plain", "plain"), ("\n", "\r\n")]
+        {
             assert_eq!(shown(Bytes::from(out)), expected);
         }
     }

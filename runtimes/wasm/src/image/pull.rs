@@ -186,7 +186,12 @@ impl Puller {
         Err(Error::NotWasm("its index leads to no manifest".to_owned()))
     }
 
-    pub(super) async fn blob(&self, descriptor: &manifest::Descriptor, limit: u64, to: PathBuf) -> Result<(), Error> {
+    pub(super) async fn blob(
+        &self,
+        descriptor: &manifest::Descriptor,
+        limit: u64,
+        to: PathBuf,
+    ) -> Result<(), Error> {
         if descriptor.size > limit {
             return Err(Error::TooLarge { what: "a blob of the image".to_owned(), limit_bytes: limit });
         }

@@ -79,20 +79,16 @@ impl Inner {
                 metadata: config.metadata.clone(),
                 state: PodSandboxState::Ready,
                 created_at: self.now(),
-                network: network.own_ip().map(|ip| PodSandboxNetworkStatus {
-                    ip: ip.to_string(),
-                    additional_ips: Vec::new(),
-                }),
+                network: network
+                    .own_ip()
+                    .map(|ip| PodSandboxNetworkStatus { ip: ip.to_string(), additional_ips: Vec::new() }),
                 linux: None,
                 labels: config.labels.clone(),
                 annotations: config.annotations.clone(),
                 runtime_handler: runtime_handler.to_owned(),
             },
             containers: Default::default(),
-            live: Some(LiveSandbox {
-                config: Arc::new(config.clone()),
-                network: Arc::new(network),
-            }),
+            live: Some(LiveSandbox { config: Arc::new(config.clone()), network: Arc::new(network) }),
         }
     }
 

@@ -118,9 +118,9 @@ impl Inner {
         let (ending, stdout, stderr) = if timeout.is_zero() {
             run.await
         } else {
-            tokio::time::timeout(timeout, run).await.map_err(|_| {
-                Error::DeadlineExceeded(format!("command {:?} timed out", command.join(" ")))
-            })?
+            tokio::time::timeout(timeout, run)
+                .await
+                .map_err(|_| Error::DeadlineExceeded(format!("command {:?} timed out", command.join(" "))))?
         };
         let ending = ending?;
         let mut stderr = stderr;
@@ -174,8 +174,8 @@ impl Inner {
         let (live, mut ended) = self.running(container_id)?;
         runnable(&live.program)?;
         let grants = live.grants.get().cloned();
-        let grants =
-            grants.ok_or_else(|| Error::FailedPrecondition(format!("container {container_id:?} is starting")))?;
+        let grants = grants
+            .ok_or_else(|| Error::FailedPrecondition(format!("container {container_id:?} is starting")))?;
         let arguments = Arguments { args: command.to_vec(), ..Arguments::clone(&grants.arguments) };
         let grants = Grants { arguments: Arc::new(arguments), stdio, ..grants };
         let guests = self.guests.handle().cloned();
@@ -239,7 +239,8 @@ impl Inner {
         let state = self.state();
         let container = state.container(id)?;
         let live = container.live.as_ref().filter(|_| container.status.state == ContainerState::Running);
-        let live = live.ok_or_else(|| Error::FailedPrecondition(format!("container {id:?} is not running")))?;
+        let live =
+            live.ok_or_else(|| Error::FailedPrecondition(format!("container {id:?} is not running")))?;
         Ok((Arc::clone(live), container.ended.subscribe()))
     }
 

@@ -6,11 +6,11 @@ use async_trait::async_trait;
 use ipnet::Ipv4Net;
 use wherry_runtimes::{
     AttachRequest, CgroupDriver, Container, ContainerConfig, ContainerFilter, ContainerState, ContainerStats,
-    ContainerStatsFilter, ContainerStatus, Error, EventStream, ExecRequest, ExecSyncResponse, LinuxContainerResources,
-    LinuxRuntimeConfiguration, PodSandbox, PodSandboxConfig, PodSandboxFilter, PodSandboxState,
-    PodSandboxStats, PodSandboxStatsFilter, PodSandboxStatusResponse, PortForwardRequest, Result, RuntimeCondition,
-    RuntimeConfig, RuntimeConfigResponse, RuntimeFeatures, RuntimeHandler, RuntimeService, RuntimeStatus,
-    StatusResponse, VersionResponse,
+    ContainerStatsFilter, ContainerStatus, Error, EventStream, ExecRequest, ExecSyncResponse,
+    LinuxContainerResources, LinuxRuntimeConfiguration, PodSandbox, PodSandboxConfig, PodSandboxFilter,
+    PodSandboxState, PodSandboxStats, PodSandboxStatsFilter, PodSandboxStatusResponse, PortForwardRequest,
+    Result, RuntimeCondition, RuntimeConfig, RuntimeConfigResponse, RuntimeFeatures, RuntimeHandler,
+    RuntimeService, RuntimeStatus, StatusResponse, VersionResponse,
 };
 
 use super::{HANDLERS, WasmRuntime};

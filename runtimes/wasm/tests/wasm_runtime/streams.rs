@@ -159,13 +159,8 @@ async fn an_attached_client_sees_what_is_printed_and_types_into_the_guest() {
     let pod = fixture.pod(&[]).await;
     let config = ContainerConfig { stdin: true, stdin_once: true, ..command(&["shows"]) };
     let id = fixture.start_container(&pod, config).await;
-    let request = AttachRequest {
-        container_id: id.clone(),
-        stdin: true,
-        stdout: true,
-        stderr: true,
-        tty: false,
-    };
+    let request =
+        AttachRequest { container_id: id.clone(), stdin: true, stdout: true, stderr: true, tty: false };
     let url = fixture.runtime.attach(&request).await.unwrap();
     let (out, _, status) = session(&url, false, b"x").await;
     // It reads when it is attached to; what it printed before is in its log.
