@@ -161,9 +161,9 @@ impl Volumes {
             }
         }
         let is_immediate = |claim: &PersistentVolumeClaim| {
-            !is_fully_bound(claim)
-                && !(volume_name(claim).is_empty()
-                    && waits_for_consumer(self.classes.get(class_of_claim(claim)).map(AsRef::as_ref)))
+            let class = self.classes.get(class_of_claim(claim)).map(AsRef::as_ref);
+            let is_later = volume_name(claim).is_empty() && waits_for_consumer(class);
+            !(is_fully_bound(claim) || is_later)
         };
         let waits =
             pod.claims.iter().filter_map(|claim| self.claims.get(&claim.key)).any(|c| is_immediate(c));

@@ -1,4 +1,5 @@
 //! What a kube-apiserver 1.36 answered, asked of ours: `tests/golden` has the requests and the answers, and what is open.
+#![allow(clippy::print_stdout, reason = "what it prints is what it is for")]
 
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
 

@@ -186,7 +186,8 @@ mod tests {
 
     #[test]
     fn what_a_directory_cannot_be_is_refused() {
-        let table: [(&str, fn(&mut Value)); 5] = [
+        type Change = fn(&mut Value);
+        let table: [(&str, Change); 5] = [
             ("claim.Spec.Selector is not supported", |c| c["spec"]["selector"] = json!({})),
             ("NodePath only supports ReadWriteOnce and ReadWriteOncePod (1.22+) access modes", |c| {
                 c["spec"]["accessModes"] = json!(["ReadWriteMany"]);
@@ -216,7 +217,8 @@ mod tests {
             serde_json::from_value(volume).unwrap()
         };
         let deleted: fn(&mut Value) = |v| v["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
-        let table: [(&str, fn(&mut Value), bool, Removal); 7] = [
+        type Change = fn(&mut Value);
+        let table: [(&str, Change, bool, Removal); 7] = [
             ("released", |_| {}, true, Removal::Delete),
             ("bound", |v| v["status"]["phase"] = "Bound".into(), true, Removal::Nothing),
             (

@@ -178,7 +178,8 @@ mod tests {
             edit(&mut volume);
             serde_json::from_value(volume).unwrap()
         };
-        let table: [(&str, fn(&mut Value), Removal); 7] = [
+        type Change = fn(&mut Value);
+        let table: [(&str, Change, Removal); 7] = [
             ("deleted", |_| {}, Removal::Data("pvc-1".to_owned())),
             ("kept", |v| v["spec"]["persistentVolumeReclaimPolicy"] = "Retain".into(), Removal::Object),
             ("elsewhere", |v| v["spec"]["local"]["path"] = "/etc".into(), Removal::Object),

@@ -44,7 +44,7 @@ pub enum Answer {
         additionals: Vec<Record>,
     },
     /// The name is another name: the answer is that name's.
-    Alias(Record),
+    Alias(Box<Record>),
     /// The name exists, but has nothing of this type (NODATA).
     NoData,
     /// The name does not exist (NXDOMAIN).
@@ -195,7 +195,7 @@ impl Asked<'_> {
     fn answer(&self, rest: &[&str]) -> Answer {
         if let Address::ExternalName(target) = &self.records.address {
             return match (rest, external_name(target)) {
-                ([], Some(target)) => Answer::Alias(record(self.name, RData::CNAME(CNAME(target)))),
+                ([], Some(target)) => Answer::Alias(Box::new(record(self.name, RData::CNAME(CNAME(target))))),
                 _ => Answer::NoName,
             };
         }

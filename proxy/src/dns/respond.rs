@@ -95,7 +95,7 @@ impl Responder {
                         RData::CNAME(target) => target.0.clone(),
                         _ => return Response::Ready(response),
                     };
-                    response.add_answer(alias);
+                    response.add_answer(*alias);
                     if matches!(kind, RecordType::CNAME | RecordType::ANY) {
                         return Response::Ready(response);
                     }

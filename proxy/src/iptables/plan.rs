@@ -70,7 +70,7 @@ impl Planning<'_> {
                     (rule.external, rule.external_target()),
                     (TrafficPolicy::Local, Target::Endpoints(_))
                 );
-                self.from_outside(&everywhere, &here);
+                self.outsiders(&everywhere, &here);
             } else {
                 self.refuse_outside();
             }
@@ -127,7 +127,7 @@ impl Planning<'_> {
     }
 
     /// What comes to an address outside of the cluster's.
-    fn from_outside(&mut self, everywhere: &str, here: &str) {
+    fn outsiders(&mut self, everywhere: &str, here: &str) {
         let external = self.chain("EXT");
         let mut rules = Vec::new();
         match self.rule.external {

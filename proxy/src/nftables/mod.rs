@@ -7,6 +7,7 @@
 //! Source: linux/netfilter/nf_tables.h; the semantics are those of kube-proxy's nftables mode (KEP-3866).
 
 mod batch;
+#[expect(clippy::wrong_self_convention, reason = "a rule reads as a sentence: of packets, those that are so")]
 mod expressions;
 mod layout;
 mod plan;
@@ -318,11 +319,11 @@ fn count(elements: &mut HashMap<(Family, ElementKey), Counted>, family: Family, 
 
 type FullKey = (Family, ElementKey);
 
+/// An element of a map of the table.
+type FullElement = (FullKey, Value);
+
 /// Count the elements as they shall be; returns those to delete and those to add.
-fn recount(
-    elements: &mut HashMap<FullKey, Counted>,
-    changes: &[Change<'_>],
-) -> (Vec<(FullKey, Value)>, Vec<(FullKey, Value)>) {
+fn recount(elements: &mut HashMap<FullKey, Counted>, changes: &[Change<'_>]) -> (Vec<FullElement>, Vec<FullElement>) {
     let mut before: HashMap<FullKey, Option<Value>> = HashMap::new();
     for change in changes {
         for (key, _) in change.old.elements.iter().chain(&change.new.elements) {

@@ -84,7 +84,8 @@ fn candidates<'a>(
             let is_ready = conditions.and_then(|c| c.ready).unwrap_or(true);
             let is_serving = conditions.and_then(|c| c.serving).unwrap_or(is_ready);
             let is_terminating = conditions.and_then(|c| c.terminating).unwrap_or(false);
-            if !is_ready && !(is_serving && is_terminating) {
+            let is_usable = is_ready || is_serving && is_terminating;
+            if !is_usable {
                 continue;
             }
             let is_local = endpoint.node_name.as_deref() == Some(&node.name);

@@ -92,6 +92,7 @@ impl Fixture {
             mode: self.mode,
             cluster_cidrs: vec!["10.244.0.0/16".parse().unwrap(), "fd00:244::/64".parse().unwrap()],
             verify_interval: Duration::from_secs(1),
+            cgroup: None,
         };
         *self.backend.lock().unwrap() = Some(wherry_proxy::kernel_backend(self.mode, &config).unwrap());
     }

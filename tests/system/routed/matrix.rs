@@ -1,4 +1,5 @@
 //! Who reaches whom by what, and who does not: every way on every backend, printed as a table.
+#![allow(clippy::print_stdout, reason = "what it prints is what it is for")]
 
 use std::{
     collections::BTreeMap,

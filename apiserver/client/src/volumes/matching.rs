@@ -148,7 +148,8 @@ mod tests {
 
     #[test]
     fn what_does_not_satisfy_the_claim_is_passed_over() {
-        let table: [(&str, fn(&mut Value)); 8] = [
+        type Change = fn(&mut Value);
+        let table: [(&str, Change); 8] = [
             ("another class", |v| v["spec"]["storageClassName"] = "b".into()),
             ("another mode", |v| v["spec"]["accessModes"] = json!(["ReadOnlyMany"])),
             ("a device", |v| v["spec"]["volumeMode"] = "Block".into()),

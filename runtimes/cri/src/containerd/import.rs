@@ -200,13 +200,13 @@ fn missing(blob: &Descriptor) -> ArchiveError {
     ArchiveError::Invalid(format!("{} is not in it", blob.digest))
 }
 
+/// A blob and its labels.
+type Labelled = (Descriptor, HashMap<String, String>);
+
 /// The blobs of an image, each after those that it names, with the labels by which containerd's collector knows that.
 ///
 /// Manifests of an index that are not here belong to other platforms and are passed over.
-fn tree(
-    archive: &Archive,
-    target: &Descriptor,
-) -> Result<Vec<(Descriptor, HashMap<String, String>)>, ArchiveError> {
+fn tree(archive: &Archive, target: &Descriptor) -> Result<Vec<Labelled>, ArchiveError> {
     let mut blobs = Vec::new();
     collect(archive, target, MAX_DEPTH, &mut blobs)?;
     if blobs.iter().all(|(blob, _)| is_document(blob)) {

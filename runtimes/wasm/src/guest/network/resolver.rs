@@ -48,7 +48,7 @@ pub(super) struct Resolver {
 
 /// What a name leads to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Found {
+pub(in crate::guest) struct Found {
     pub(super) addresses: Vec<IpAddr>,
     /// The name that was found, and those that it is an alias of; in lower case, without the last dot.
     pub(super) names: Vec<String>,
