@@ -81,7 +81,7 @@ impl Cluster {
         let wasm = options.wasm_process.clone();
         supervisor.spawn("wasm-runtime", move |lifecycle| {
             let wasm = wasm.clone();
-            Box::pin(async move { Ok(wasm.run(lifecycle).await?) })
+            Box::pin(async move { wasm.run(lifecycle).await })
         });
         match Self::start_api(&options, store, &mut supervisor).await {
             Ok((api, pki, address)) => {

@@ -50,7 +50,7 @@ impl Arguments {
         if self.runtime_endpoint.is_none() {
             supervisor.spawn("wasm-runtime", move |lifecycle| {
                 let wasm = wasm.clone();
-                Box::pin(async move { Ok(wasm.run(lifecycle).await?) })
+                Box::pin(async move { wasm.run(lifecycle).await })
             });
             let board = supervisor.board();
             // The kubelet gives up on a runtime that does not answer.

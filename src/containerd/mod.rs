@@ -3,7 +3,7 @@
 mod config;
 mod own;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::{data_dir::DataDir, network::Mode};
 
@@ -82,10 +82,10 @@ pub async fn endpoint_in_use(data_dir: &DataDir) -> Option<String> {
     }
 }
 
-fn answers(socket: &PathBuf) -> bool {
+fn answers(socket: &Path) -> bool {
     std::os::unix::net::UnixStream::connect(socket).is_ok()
 }
 
-fn url(socket: &PathBuf) -> String {
+fn url(socket: &Path) -> String {
     format!("unix://{}", socket.display())
 }

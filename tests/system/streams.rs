@@ -75,7 +75,7 @@ fn exec_runs_the_guest_again_with_the_streams_and_the_exit_code_of_its_own() {
         assert_eq!((read.stdout.as_str(), read.code), ("from here\nto there", 0), "{read:?}");
 
         let bytes: Vec<u8> =
-            (0..3_000_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+            (0..3_000_000_u32).map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()[1]).collect();
         let mut large = kubectl(&cluster, way);
         large.args(["exec", "-i", "debug-me", "-c", "tools", "--", "cat"]);
         let (got, complaint, code) = run(&mut large, &bytes);

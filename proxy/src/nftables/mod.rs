@@ -323,7 +323,10 @@ type FullKey = (Family, ElementKey);
 type FullElement = (FullKey, Value);
 
 /// Count the elements as they shall be; returns those to delete and those to add.
-fn recount(elements: &mut HashMap<FullKey, Counted>, changes: &[Change<'_>]) -> (Vec<FullElement>, Vec<FullElement>) {
+fn recount(
+    elements: &mut HashMap<FullKey, Counted>,
+    changes: &[Change<'_>],
+) -> (Vec<FullElement>, Vec<FullElement>) {
     let mut before: HashMap<FullKey, Option<Value>> = HashMap::new();
     for change in changes {
         for (key, _) in change.old.elements.iter().chain(&change.new.elements) {

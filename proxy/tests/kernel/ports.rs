@@ -238,7 +238,7 @@ fn a_load_balancers_address_is_served_to_its_source_ranges_only() {
             answer("two", "10.244.0.1"),
             "{mode}: the node port is not guarded"
         );
-        assert_eq!(tcp(outside, "198.51.100.9:80").is_ok(), false, "{mode}: an external IP that is gone");
+        assert!(tcp(outside, "198.51.100.9:80").is_err(), "{mode}: an external IP that is gone");
         let nobody = balancer(r#""loadBalancerSourceRanges":["192.0.2.0/29"],"#);
         fixture.apply(Objects::default().with("s", &nobody, &[(PORTS, "[]")]).ruleset());
         assert_eq!(

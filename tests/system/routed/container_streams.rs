@@ -45,7 +45,7 @@ fn containers_are_run_in_attached_to_copied_from_and_forwarded_to() {
         assert_eq!((out.as_slice(), code), (&b"hello\n"[..], 42), "{err}");
         assert_eq!(err, "aside\ncommand terminated with exit code 42\n");
         let bytes: Vec<u8> =
-            (0..2_000_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+            (0..2_000_000_u32).map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()[1]).collect();
         let (got, err, code) = exec(&["-i"], &["cat"], &bytes);
         assert!(got == bytes && code == 0, "{way}: {} of {} bytes: {err}", got.len(), bytes.len());
         let (_, err, code) = exec(&[], &["no-such-program"], b"");
