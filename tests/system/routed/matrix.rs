@@ -41,19 +41,17 @@ enum By {
 enum To {
     Container,
     Wasm,
-    Mixed,
 }
 
 const FROM: [From; 4] = [From::Container, From::Wasm, From::Node, From::Outside];
 const BY: [By; 5] = [By::ClusterIp, By::NodePort, By::Headless, By::ExternalName, By::PodIp];
-const TO: [To; 3] = [To::Container, To::Wasm, To::Mixed];
+const TO: [To; 2] = [To::Container, To::Wasm];
 
 impl To {
     fn name(self) -> &'static str {
         match self {
             Self::Container => "container",
             Self::Wasm => "wasm",
-            Self::Mixed => "mixed",
         }
     }
 
@@ -61,7 +59,7 @@ impl To {
     fn answer(self) -> &'static str {
         match self {
             Self::Container => "container\n",
-            Self::Wasm | Self::Mixed => "hello from /who\n",
+            Self::Wasm => "hello from /who\n",
         }
     }
 
@@ -74,7 +72,6 @@ impl To {
         match self {
             Self::Container => json!([server]),
             Self::Wasm => json!([guest]),
-            Self::Mixed => json!([guest, {"name": "beside", "image": BUSYBOX}]),
         }
     }
 }
@@ -272,24 +269,21 @@ fn run(proxy_mode: &str) {
             let _ = write!(table, "{:<24}", words.join(" "));
         }
     }
-    println!("\n{table}\n(each cell: to a container, to a Wasm guest, to a pod of both)\n");
+    println!("\n{table}\n(each cell: to a container, to a Wasm guest)\n");
     assert!(wrong.is_empty(), "{}\n{}", wrong.join("\n"), field.cluster.state());
 }
 
 #[test]
-#[ignore = "needs cluster DNS and containers"]
 fn every_way_with_ebpf() {
     run("ebpf");
 }
 
 #[test]
-#[ignore = "needs cluster DNS and containers"]
 fn every_way_with_nftables() {
     run("nftables");
 }
 
 #[test]
-#[ignore = "needs cluster DNS and containers"]
 fn every_way_with_iptables() {
     run("iptables");
 }
