@@ -326,6 +326,12 @@ mod tests {
             let network_config = wherry_runtimes::NetworkConfig { pod_cidr: "10.1.0.0/24".to_owned() };
             runtime.update_runtime_config(RuntimeConfig { network_config }).await.unwrap();
         }
+        // Two fakes count alike; ids of real runtimes never meet.
+        for number in 0..10 {
+            let other = config_of(&format!("other-{number}"));
+            let sandbox = wasm.run_pod_sandbox(&other, "").await.unwrap();
+            wasm.remove_pod_sandbox(&sandbox).await.unwrap();
+        }
         let new = || MixedRuntime::new(Arc::new(linux.clone()), Arc::new(wasm.clone()), "wasmtime");
         let mixed = new();
         let config = config_of("u");

@@ -30,7 +30,15 @@ async fn the_index_leads_to_documents_that_never_change() {
         ACCEPT,
         HeaderValue::from_static("application/com.github.proto-openapi.spec.v2@v1.0+protobuf"),
     )]);
-    assert_eq!(json("/openapi/v2", &protobuf).await.0, 406);
+    assert_eq!(json(url, &protobuf).await.0, 406);
+    let response = everything().answer("/openapi/v2", &protobuf, &Query::default()).await.unwrap();
+    let (parts, body) = response.into_parts();
+    assert_eq!(
+        (parts.status.as_u16(), parts.headers[CONTENT_TYPE].as_bytes()),
+        (200, &b"application/octet-stream"[..])
+    );
+    let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+    assert!(bytes.starts_with(b"\x0a\x032.0") && bytes.len() > 100_000, "{} bytes", bytes.len());
 }
 
 /// Every reference in a document, wherever it is.

@@ -225,7 +225,9 @@ async fn a_stopped_server_lets_requests_end_and_frees_its_address() {
     fixture.runtime.stop_pod_sandbox(&pod.id).await.unwrap();
     assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
     assert_eq!(fixture.runtime.container_status(&id).await.unwrap().exit_code, 137);
-    assert!(spinning.await.unwrap().is_err());
+    // The connection goes, or there was still time to say so.
+    let answer = spinning.await.unwrap();
+    assert!(answer.as_ref().map_or(true, |(status, _)| status.is_server_error()), "{answer:?}");
 }
 
 #[tokio::test]
