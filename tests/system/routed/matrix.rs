@@ -44,6 +44,16 @@ enum To {
 }
 
 const FROM: [From; 4] = [From::Container, From::Wasm, From::Node, From::Outside];
+
+/// A request from within a container. Debian's static busybox cannot look a name up in its `wget`; in its `nslookup` it can.
+const ASK: &str = r#"
+host=${1%:*}
+case $host in *[a-z]*)
+    host=$(nslookup -type=a "$host" | sed -n '/^Name/,$s/^Address[^:]*: *//p' | head -n 1) ;;
+esac
+[ -n "$host" ] || { echo "$1 has no address" >&2; exit 1; }
+printf 'GET /who HTTP/1.0\r\nHost: %s\r\n\r\n' "$1" | nc -w 5 "$host" "${1##*:}" | sed '1,/^.\{0,1\}$/d'
+"#;
 const BY: [By; 5] = [By::ClusterIp, By::NodePort, By::Headless, By::ExternalName, By::PodIp];
 const TO: [To; 2] = [To::Container, To::Wasm];
 
@@ -153,9 +163,13 @@ impl Field {
         let url = format!("http://{authority}/who");
         match from {
             From::Container => {
-                let words = ["exec", "container-client", "--", "wget", "-q", "-O", "-", "-T", "5", &url];
+                let words = ["exec", "container-client", "--", "sh", "-c", ASK, "ask", authority];
                 let output = self.cluster.kubectl(&words);
-                if output.code == 0 { Ok(output.stdout) } else { Err(output.stderr) }
+                if output.code == 0 && !output.stdout.is_empty() {
+                    Ok(output.stdout)
+                } else {
+                    Err(output.stderr)
+                }
             }
             From::Wasm => {
                 let (_, body) = try_get(self.wasm_client, &format!("/get?{authority}/who"))
