@@ -1,6 +1,7 @@
 //! The pod network: on machines of the tests' own. Only root can make them; for anybody else these tests are skipped, and say so.
 
 mod container_streams;
+mod containers;
 mod matrix;
 mod nodes;
 mod remains;
