@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use wherry_machinery::field::{Error, ErrorList, Path};
 
 use super::fields::{int_or_string, non_negative, non_negative_or_percent, percentage, s};
-use super::json::{carry_over, default_value, default_zero, integer, is_absent, map_at, text, typed};
+use super::json::{default_value, default_zero, integer, is_absent, map_at, text, typed};
 use super::{fields, table, workload};
 use crate::registry::strategy::{Part, RequestFacts, Resource, Scope, Strategy};
 
@@ -45,13 +45,6 @@ impl Strategy for DaemonSetStrategy {
 
     fn prepare_for_create(&self, _facts: &RequestFacts, object: &mut Value) {
         object["status"] = zero_status();
-    }
-
-    fn prepare_for_update(&self, _facts: &RequestFacts, part: Part, object: &mut Value, old: &Value) {
-        match part {
-            Part::Main => carry_over(object, "status", old),
-            Part::Status => carry_over(object, "spec", old),
-        }
     }
 
     fn validate(&self, _facts: &RequestFacts, object: &Value) -> ErrorList {

@@ -6,7 +6,7 @@ use wherry_machinery::field::{Error, ErrorList, Path};
 use wherry_machinery::names;
 
 use super::fields::{dns_label, dns_subdomain, immutable, invalid_each, ip, s};
-use super::json::{carry_over, list, text, typed};
+use super::json::{list, text, typed};
 use super::table;
 use crate::registry::strategy::{Part, RequestFacts, Resource, Scope, Strategy};
 
@@ -39,13 +39,6 @@ impl Strategy for IngressStrategy {
 
     fn prepare_for_create(&self, _facts: &RequestFacts, object: &mut Value) {
         object["status"] = json!({"loadBalancer": {}});
-    }
-
-    fn prepare_for_update(&self, _facts: &RequestFacts, part: Part, object: &mut Value, old: &Value) {
-        match part {
-            Part::Main => carry_over(object, "status", old),
-            Part::Status => carry_over(object, "spec", old),
-        }
     }
 
     fn validate(&self, _facts: &RequestFacts, object: &Value) -> ErrorList {

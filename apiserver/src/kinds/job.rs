@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use wherry_machinery::field::{Error, ErrorList, Path};
 
 use super::fields::{immutable, label_selector, non_negative, s};
-use super::json::{carry_over, default_value, default_zero, flag, integer, is_zero, map_at, text, typed};
+use super::json::{default_value, default_zero, flag, integer, is_zero, map_at, text, typed};
 use super::pod::template;
 use super::{table, workload};
 use crate::registry::object;
@@ -74,13 +74,6 @@ impl Strategy for JobStrategy {
             select_own_pods(object);
         }
         label_like_template(object);
-    }
-
-    fn prepare_for_update(&self, _facts: &RequestFacts, part: Part, object: &mut Value, old: &Value) {
-        match part {
-            Part::Main => carry_over(object, "status", old),
-            Part::Status => carry_over(object, "spec", old),
-        }
     }
 
     fn validate_name(&self, name: &str) -> Vec<String> {

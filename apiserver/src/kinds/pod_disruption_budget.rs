@@ -8,7 +8,7 @@ use super::fields::{
     go_struct, int_or_string, invalid_printed, label_selector, non_negative, non_negative_or_percent,
     percentage, s,
 };
-use super::json::{carry_over, integer, typed};
+use super::json::{integer, typed};
 use super::table;
 use crate::registry::strategy::{Part, RequestFacts, Resource, Scope, Strategy};
 
@@ -33,13 +33,6 @@ impl Strategy for PodDisruptionBudgetStrategy {
     fn prepare_for_create(&self, _facts: &RequestFacts, object: &mut Value) {
         object["status"] =
             json!({"disruptionsAllowed": 0, "currentHealthy": 0, "desiredHealthy": 0, "expectedPods": 0});
-    }
-
-    fn prepare_for_update(&self, _facts: &RequestFacts, part: Part, object: &mut Value, old: &Value) {
-        match part {
-            Part::Main => carry_over(object, "status", old),
-            Part::Status => carry_over(object, "spec", old),
-        }
     }
 
     fn allows_unconditional_update(&self) -> bool {

@@ -9,7 +9,7 @@ use wherry_machinery::field::{Error, ErrorList, Path};
 use wherry_machinery::quantity::Quantity;
 
 use super::fields::{immutable, invalid_each, qualified_name};
-use super::json::{carry_over, each, text, typed};
+use super::json::{each, text, typed};
 use super::table;
 use crate::registry::strategy::{Part, RequestFacts, Resource, Scope, Strategy};
 
@@ -77,13 +77,6 @@ impl Strategy for ResourceQuotaStrategy {
 
     fn prepare_for_create(&self, _facts: &RequestFacts, object: &mut Value) {
         object["status"] = json!({});
-    }
-
-    fn prepare_for_update(&self, _facts: &RequestFacts, part: Part, object: &mut Value, old: &Value) {
-        match part {
-            Part::Main => carry_over(object, "status", old),
-            Part::Status => carry_over(object, "spec", old),
-        }
     }
 
     fn validate(&self, _facts: &RequestFacts, object: &Value) -> ErrorList {

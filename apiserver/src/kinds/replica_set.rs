@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use wherry_machinery::field::{ErrorList, Path};
 
 use super::fields::non_negative;
-use super::json::{carry_over, default_value, integer, is_absent, map_at, set, typed};
+use super::json::{default_value, integer, is_absent, map_at, set, typed};
 use super::{fields, table, workload};
 use crate::registry::strategy::{Part, RequestFacts, Resource, Scope, Strategy};
 
@@ -40,13 +40,6 @@ impl Strategy for ReplicaSetStrategy {
 
     fn prepare_for_create(&self, _facts: &RequestFacts, object: &mut Value) {
         set(object, "status", json!({"replicas": 0}));
-    }
-
-    fn prepare_for_update(&self, _facts: &RequestFacts, part: Part, object: &mut Value, old: &Value) {
-        match part {
-            Part::Main => carry_over(object, "status", old),
-            Part::Status => carry_over(object, "spec", old),
-        }
     }
 
     fn validate(&self, _facts: &RequestFacts, object: &Value) -> ErrorList {

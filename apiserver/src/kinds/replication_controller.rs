@@ -7,7 +7,7 @@ use wherry_machinery::field::{Error, ErrorList, Path};
 use wherry_machinery::selector::Selector;
 
 use super::fields::non_negative;
-use super::json::{carry_over, default_value, integer, is_zero, map_at, typed};
+use super::json::{default_value, integer, is_zero, map_at, typed};
 use super::pod::template;
 use super::{table, workload};
 use crate::registry::strategy::{Part, RequestFacts, Resource, Scope, Strategy};
@@ -52,13 +52,6 @@ impl Strategy for ReplicationControllerStrategy {
 
     fn prepare_for_create(&self, _facts: &RequestFacts, object: &mut Value) {
         object["status"] = json!({"replicas": 0});
-    }
-
-    fn prepare_for_update(&self, _facts: &RequestFacts, part: Part, object: &mut Value, old: &Value) {
-        match part {
-            Part::Main => carry_over(object, "status", old),
-            Part::Status => carry_over(object, "spec", old),
-        }
     }
 
     fn validate(&self, _facts: &RequestFacts, object: &Value) -> ErrorList {

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use wherry_machinery::field::{Error, ErrorList, Path};
 
 use super::fields::{non_negative, s};
-use super::json::{carry_over, default_value, default_zero, each, integer, is_absent, map_at, text, typed};
+use super::json::{default_value, default_zero, each, integer, is_absent, map_at, text, typed};
 use super::{persistent_volume_claim, table, workload};
 use crate::registry::strategy::{Part, RequestFacts, Resource, Scope, Strategy};
 
@@ -65,13 +65,6 @@ impl Strategy for StatefulSetStrategy {
 
     fn prepare_for_create(&self, _facts: &RequestFacts, object: &mut Value) {
         object["status"] = json!({"replicas": 0, "availableReplicas": 0});
-    }
-
-    fn prepare_for_update(&self, _facts: &RequestFacts, part: Part, object: &mut Value, old: &Value) {
-        match part {
-            Part::Main => carry_over(object, "status", old),
-            Part::Status => carry_over(object, "spec", old),
-        }
     }
 
     fn validate(&self, _facts: &RequestFacts, object: &Value) -> ErrorList {

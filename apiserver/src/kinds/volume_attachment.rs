@@ -6,7 +6,7 @@ use wherry_machinery::field::{Error, ErrorList, Path};
 use wherry_machinery::names;
 
 use super::fields::{IMMUTABLE, invalid_each};
-use super::json::{carry_over, default_value, flag, map_at, text, typed, within};
+use super::json::{default_value, flag, map_at, text, typed, within};
 use super::persistent_volume::{Place, default_spec, validate_spec};
 use super::pod::volumes::csi_driver;
 use super::table;
@@ -45,13 +45,6 @@ impl Strategy for VolumeAttachmentStrategy {
 
     fn prepare_for_create(&self, _facts: &RequestFacts, object: &mut Value) {
         super::json::set(object, "status", serde_json::json!({"attached": false}));
-    }
-
-    fn prepare_for_update(&self, _facts: &RequestFacts, part: Part, object: &mut Value, old: &Value) {
-        match part {
-            Part::Main => carry_over(object, "status", old),
-            Part::Status => carry_over(object, "spec", old),
-        }
     }
 
     fn validate(&self, _facts: &RequestFacts, object: &Value) -> ErrorList {
